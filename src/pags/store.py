@@ -155,7 +155,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Record]:
 
 def _unreadable(path: Path, error: Exception) -> PagsError:
     return PagsError(
-        "a readable artefact of pags", got=f"{path} ({error})", suggestion="removing the file and running again"
+        "a readable artefact of pags",
+        got=f"{path} ({error})",
+        suggestion="removing the file and running again",
     )
 
 
@@ -183,4 +185,3 @@ def _put_tensors(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_put_tensors(value, tensors) for value in node]
     return node
-

@@ -1,0 +1,33 @@
+"""Looking at a network without leaving a trace in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from pags.arrays import Images, Labels, Logits, PerImage
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode; afterwards every submodule is in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Images, *, batch_size: int = 512) -> Logits:
+    """The logits of any number of images, in evaluation mode and bounded memory."""
+    with evaluating(model):
+        return torch.cat([model(part) for part in images.split(batch_size)])
+
+
+def correct(model: nn.Module, images: Images, labels: Labels, *, batch_size: int = 512) -> PerImage:
+    """1 where the model names the label, else 0."""
+    return (predict(model, images, batch_size=batch_size).argmax(1) == labels).float()

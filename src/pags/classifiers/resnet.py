@@ -1,0 +1,137 @@
+"""Residual networks for small images (He et al. 2016, with the CIFAR stem)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pags.arrays import Images, Logits
+from pags.errors import UsageError
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "softplus": lambda: nn.Softplus(beta=10),
+    "gelu": nn.GELU,
+}
+
+
+class Normalise(nn.Module):
+    """(x − mean) / std for each channel; the first layer of a classifier, so that images stay in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+
+    def forward(self, images: Images) -> Images:
+        return (images - self.mean) / self.std
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution where the shape changes."""
+
+    def __init__(self, inside: int, outside: int, stride: int, activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outside)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+        self.act1, self.act2 = activation(), activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.norm2(self.conv2(self.act1(self.norm1(self.conv1(x)))))
+        return self.act2(out + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A residual network: stem, stages of blocks, adaptive average pooling, one linear layer.
+
+    Args:
+        channels: colour channels of the images.
+        classes: number of logits.
+        widths: channels of each stage; every stage after the first halves the resolution.
+        depth: blocks a stage.
+        activation: one of `ACTIVATIONS`.
+        mean, std: normalisation of each channel, for images in [0, 1].
+
+    Raises:
+        UsageError: no activation has this name.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        widths: Sequence[int],
+        depth: int,
+        activation: str = "relu",
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise UsageError(
+                f"an activation among {', '.join(ACTIVATIONS)}", got=repr(activation), suggestion="relu"
+            )
+        act = ACTIVATIONS[activation]
+        self.normalise = Normalise(mean, std)
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), act()
+        )
+        blocks: list[nn.Module] = []
+        inside = widths[0]
+        for stage, width in enumerate(widths):
+            for place in range(depth):
+                blocks.append(Block(inside, width, 2 if stage and not place else 1, act))
+                inside = width
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(inside, classes)
+
+    def features(self, images: Images) -> Tensor:  # (n, widths[-1])
+        """The input of the last layer."""
+        return self.pool(self.blocks(self.stem(self.normalise(images)))).flatten(1)
+
+    def forward(self, images: Images) -> Logits:
+        return self.head(self.features(images))
+
+
+WIDTHS_AND_DEPTH = {
+    "resnet18": ((64, 128, 256, 512), 2),  # the paper's network (B.2): 11.2 million weights
+    "small-resnet": ((16, 32, 64), 1),
+}
+
+
+def build_resnet(
+    name: str,
+    channels: int,
+    classes: int,
+    *,
+    activation: str = "relu",
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> ResNet:
+    """The network called `name`.
+
+    Args:
+        name: "resnet18" (the paper's) or "small-resnet" (three blocks, for small images on a CPU).
+        channels, classes, activation, mean, std: as in `ResNet`.
+
+    Raises:
+        UsageError: no network has this name.
+    """
+    if name not in WIDTHS_AND_DEPTH:
+        raise UsageError(
+            f"an architecture among {', '.join(WIDTHS_AND_DEPTH)}", got=repr(name), suggestion="small-resnet"
+        )
+    widths, depth = WIDTHS_AND_DEPTH[name]
+    return ResNet(channels, classes, widths=widths, depth=depth, activation=activation, mean=mean, std=std)
