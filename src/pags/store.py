@@ -116,7 +116,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Slot:
-    """One replaceable file for the state of unfinished work: nested dicts and lists of tensors and plain data."""
+    """One replaceable file for the state of unfinished work: nested containers of tensors and plain data."""
 
     store: Store
     name: str
@@ -146,7 +146,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Record]:
         PagsError: the file is missing, truncated or of another format.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:

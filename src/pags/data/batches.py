@@ -1,7 +1,7 @@
 """Seeded batches, augmented as whole tensors."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from pags.data.imageset import ImageSet, as_float
 from pags.seeds import generator
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Some images, their labels, and their places in the set they came from."""
 
     images: Images

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pags.arrays import Images, Labels, PerImage, clip_norm, expand, flatten, scale_to
+from pags.arrays import Images, Labels, PerImage, clip_norm, scale_to
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import UsageError
 
@@ -84,12 +84,8 @@ class PGD:
     def _into_ball(self, images: Images, delta: Images) -> Images:
         """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
         within = clip_norm(delta, self.radius)
-        return _shorter((images + within).clamp(0, 1) - images, self.radius)
-
-
-def _shorter(delta: Images, radius: float) -> Images:
-    """Undo the last bit of rounding, which may have put the perturbation a hair outside the ball."""
-    return clip_norm(delta, radius)
+        # Cut once more: the rounding of the sums may have put it a hair outside the ball.
+        return clip_norm((images + within).clamp(0, 1) - images, self.radius)
 
 
 def loss_gradient(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:

@@ -107,13 +107,14 @@ class AdversarialTraining:
 OBJECTIVES = ("pgd", "smoothing", "gradient-norm", "smoothness")
 
 
-def make_objective(name: str, strength: float) -> Objective:
+def make_objective(name: str, strength: float, *, attack_steps: int = 10) -> Objective:
     """The objective `name` at a strength; strength 0 is cross-entropy for each of them.
 
     Args:
         name: one of `OBJECTIVES`.
         strength: epsilon for "pgd", sigma for "smoothing", lambda for "gradient-norm" and "smoothness";
             for images in [0, 1].
+        attack_steps: gradient steps of the attack in "pgd".
 
     Raises:
         UsageError: an unknown name, or a strength below zero.
@@ -124,7 +125,7 @@ def make_objective(name: str, strength: float) -> Objective:
     if strength == 0:
         return CrossEntropy()
     if name == "pgd":
-        return AdversarialTraining(PGD(strength))
+        return AdversarialTraining(PGD(strength, steps=attack_steps))
     if name == "smoothing":
         return RandomisedSmoothing(strength)
     return GradientNorm(strength) if name == "gradient-norm" else Smoothness(strength)

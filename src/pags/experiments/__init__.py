@@ -1,0 +1,1 @@
+"""Experiments: the only room that knows both files and science."""

@@ -1,0 +1,90 @@
+"""What an experiment is: plain settings, from Python or from TOML, unknown keys refused."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from pags.errors import UsageError
+from pags.training.fit import Plan
+
+
+class Sweep(BaseModel):
+    """One objective at rising strengths from 0, which is the same unrobust network for every objective."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: str
+    strengths: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=3)]
+    attack_steps: PositiveInt = 7
+
+
+class SweepConfig(BaseModel):
+    """A sweep of robust trainings and everything that is measured on them; the defaults are the demo's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "digits"
+    seed: int = 0
+    architecture: str = "small-resnet"
+    classifier: Plan = Plan(epochs=15, learning_rate=0.1)
+    sweeps: tuple[Sweep, ...] = (
+        Sweep(objective="gradient-norm", strengths=(0, 0.01, 0.1, 0.5, 2, 10)),
+        Sweep(objective="smoothing", strengths=(0, 0.1, 0.2, 0.4, 0.8, 1.6)),
+        Sweep(objective="pgd", strengths=(0, 0.3, 0.6, 1, 1.5, 2.5)),
+    )
+
+    latent: PositiveInt = 16
+    """k, the dimension of the tangent spaces."""
+    autoencoder_widths: tuple[PositiveInt, ...] = (32, 64)
+    autoencoder: Plan = Plan(epochs=60, batch_size=64, optimizer="adam", learning_rate=2e-3, weight_decay=0)
+
+    denoiser_widths: tuple[PositiveInt, ...] = (32, 64)
+    denoiser: Plan = Plan(epochs=45, optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.99)
+    sigma: PositiveFloat = 0.5
+    """The score's noise level, in EDM's unit."""
+
+    norms: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0)
+    """l2 norms of the perturbations, for images in [0, 1]."""
+    norm: PositiveFloat = 0.5
+    """The one of `norms` that the main figure and the claims use."""
+    directions: PositiveInt = 8
+    resamples: PositiveInt = 2000
+    gallery: PositiveInt = 6
+    """Images in the grid of gradients."""
+
+
+def read_config(path: Path) -> SweepConfig:
+    """The settings in a TOML file; what it leaves out keeps its default.
+
+    Raises:
+        UsageError: the file cannot be read, is not TOML, or holds unknown keys or values out of range.
+    """
+    try:
+        return SweepConfig.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise UsageError(
+            "a readable TOML file", got=f"{path} ({error.strerror})", suggestion="--config FILE"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError("TOML", got=f"{path}: {error}", suggestion="key = value lines") from error
+    except ValidationError as error:
+        raise UsageError(
+            f"valid settings in {path}", got=_first_problem(error), suggestion="the keys of pags.SweepConfig"
+        ) from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {problem['msg'].lower()}{more}"

@@ -1,0 +1,1 @@
+"""The data manifold: autoencoders, and tangent spaces from any of several estimators."""

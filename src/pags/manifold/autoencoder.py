@@ -1,0 +1,73 @@
+"""Convolutional autoencoders, whose decoder's image is the estimated data manifold (section 4, B.6)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from pags.arrays import Images, PerImage
+from pags.data.batches import Batch
+from pags.errors import UsageError
+
+
+class Autoencoder(nn.Module):
+    """An encoder of stride-2 convolutions and its mirror image, with BatchNorm and a final sigmoid.
+
+    Args:
+        shape: (C, H, W) of the images; H and W divisible by 2^len(widths).
+        latent: k, the dimension of the latent space and so of the manifold.
+        widths: channels after each halving; the paper's are (128, 256, 512, 1024) with k = 128 (B.6).
+
+    Raises:
+        UsageError: the sides cannot be halved that often.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], latent: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        channels, height, width = shape
+        times = 2 ** len(widths)
+        if height % times or width % times:
+            raise UsageError(
+                f"sides divisible by {times}",
+                got=f"{height}×{width}",
+                suggestion="fewer widths or a resized image",
+            )
+        self.latent = latent
+        self.small = (widths[-1], height // times, width // times)
+        size = self.small[0] * self.small[1] * self.small[2]
+        ins = [channels, *widths]
+        down = [_halve(a, b) for a, b in zip(ins, widths, strict=False)]
+        up = [_double(b, a) for a, b in list(zip(ins, widths, strict=False))[:0:-1]]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(size, latent))
+        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, 1)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, size), nn.Unflatten(1, self.small), nn.BatchNorm2d(self.small[0]), nn.ReLU(),
+            *up, last, nn.Sigmoid(),
+        )  # fmt: skip
+
+    def encode(self, images: Images) -> Tensor:  # (n, k)
+        """The latent codes."""
+        return self.encoder(2 * images - 1)
+
+    def decode(self, codes: Tensor) -> Images:
+        """The images of latent codes, in [0, 1]."""
+        return self.decoder(codes)
+
+    def forward(self, images: Images) -> Images:
+        return self.decode(self.encode(images))
+
+
+class Reconstruction:
+    """The squared error of the reconstruction, summed over the pixels of each image."""
+
+    def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
+        return mse_loss(model(batch.images), batch.images, reduction="none").flatten(1).sum(1)
+
+
+def _halve(inside: int, outside: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inside, outside, 4, 2, 1), nn.BatchNorm2d(outside), nn.ReLU())
+
+
+def _double(inside: int, outside: int) -> nn.Module:
+    return nn.Sequential(nn.ConvTranspose2d(inside, outside, 4, 2, 1), nn.BatchNorm2d(outside), nn.ReLU())

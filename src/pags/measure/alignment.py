@@ -1,0 +1,98 @@
+"""Perceptual alignment: how alike a gradient and a score look (section 4, B.10).
+
+A similarity has no meaning alone, so each comes with three lines: the **floor** (noise against the score),
+**shuffled** (the gradient against another image's score) and the **ceiling** (a second, independent estimate
+of the score against the first).
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pags.arrays import Images, PerImage, cosines, max_abs_scaled
+from pags.errors import UsageError
+from pags.measure.lpips import LPIPS, Features
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A score with its LPIPS features, computed once and compared with any number of models.
+
+    Make it with `Reference.of`.
+    """
+
+    lpips: LPIPS
+    score: Images
+    features: Features
+
+    @classmethod
+    def of(cls, score: Images, lpips: LPIPS | None = None) -> Self:
+        """The reference for scores (n, c, h, w); `lpips` defaults to images upsampled to 64 px."""
+        lpips = lpips or LPIPS.load()
+        return cls(lpips, score, picture_features(lpips, score))
+
+    def replaced(self, places: Tensor, score: Images) -> Self:
+        """A reference in which the scores at some places are others; the rest is not computed again."""
+        if len(places) == 0:
+            return self
+        layers = picture_features(self.lpips, score).layers
+        pairs = zip(self.features.layers, layers, strict=True)
+        features = Features(tuple(old.index_copy(0, places, new) for old, new in pairs))
+        return type(self)(self.lpips, self.score.index_copy(0, places, score), features)
+
+    def similarity(self, vectors: Images) -> PerImage:
+        """1 − LPIPS of each vector and the score of the same image.
+
+        Args:
+            vectors: (n, c, h, w) gradients, or other scores for the ceiling, of any scale.
+
+        Raises:
+            UsageError: another shape than the score's.
+        """
+        return 1 - self.lpips.distance(self._features_of(vectors), self.features)
+
+    def similarity_and_shuffled(self, vectors: Images, draws: torch.Generator) -> tuple[PerImage, PerImage]:
+        """The similarity with the score of the same image, and with that of another image."""
+        features = self._features_of(vectors)
+        other = derangement(len(vectors), draws).to(vectors.device)
+        return (
+            1 - self.lpips.distance(features, self.features),
+            1 - self.lpips.distance(features, self.features[other]),
+        )
+
+    def floor(self, draws: torch.Generator) -> PerImage:
+        """The similarity of normal noise and the score: what no alignment at all scores."""
+        noise = torch.randn(self.score.shape, generator=draws, device=draws.device)
+        return self.similarity(noise.to(self.score))
+
+    def cosine(self, vectors: Images) -> PerImage:
+        """The cosine of each vector and the score of the same image."""
+        return cosines(vectors, self.score)
+
+    def _features_of(self, vectors: Images) -> Features:
+        if vectors.shape != self.score.shape:
+            raise UsageError(
+                f"vectors of the score's shape {tuple(self.score.shape)}",
+                got=tuple(vectors.shape),
+                suggestion="resizing the gradients to the score's resolution",
+            )
+        return picture_features(self.lpips, vectors)
+
+
+def picture_features(lpips: LPIPS, vectors: Images, *, batch_size: int = 256) -> Features:
+    """LPIPS features of gradients or scores seen as pictures: enlarged, then scaled to fill [-1, 1].
+
+    The scaling comes after the enlargement, which flattens peaks (docs/choices.md, 14).
+    """
+    parts = [lpips.features(max_abs_scaled(lpips.enlarge(p))).layers for p in vectors.split(batch_size)]
+    return Features(tuple(torch.cat(layer) for layer in zip(*parts, strict=True)))
+
+
+def derangement(n: int, draws: torch.Generator) -> Tensor:
+    """A random permutation of n ≥ 2 without a fixed point: neighbours on a random circle."""
+    circle = torch.randperm(n, generator=draws)
+    places = torch.empty_like(circle)
+    places[circle] = circle.roll(1)
+    return places

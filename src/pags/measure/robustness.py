@@ -1,0 +1,151 @@
+"""On- and off-manifold robustness (Definitions 1 and 2, section 4).
+
+Three measures, all per image:
+
+* `equal_norm`: the change of the output when the on- and the off-manifold part of a random direction are
+  both scaled to one l2 norm, as in Figures 3 and 9;
+* `definition_1`: the squared change under the off-manifold part of normal noise and under all of it, without
+  rescaling, whose ratio is rho1;
+* `off_manifold_share`: the share of a gradient's energy outside the tangent space, rho2.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pags.arrays import Basis, Images, Labels, Logits, PerImage, dots, project, scale_to, split
+from pags.classifiers.modes import predict
+from pags.errors import UsageError
+from pags.measure.gradients import find_target
+
+OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
+    "softmax-l2": lambda a, b: (a.softmax(1) - b.softmax(1)).norm(dim=1),  # the text: f maps to the simplex
+    "softmax-l1": lambda a, b: (a.softmax(1) - b.softmax(1)).abs().sum(1),  # the released figures
+    "logits-l2": lambda a, b: (a - b).norm(dim=1),
+}
+
+
+@dataclass(frozen=True)
+class EqualNorm:
+    """Mean output change of each image at each perturbation norm, over the directions drawn.
+
+    `on` and `off` are the two halves of the directions; `any` is the undivided direction, the chance line:
+    what both would be if the model did not distinguish them.
+    """
+
+    on: Float[Tensor, "norms n"]
+    off: Float[Tensor, "norms n"]
+    any: Float[Tensor, "norms n"]
+
+
+def equal_norm(
+    model: nn.Module,
+    images: Images,
+    basis: Basis,
+    norms: Sequence[float],
+    *,
+    draws: torch.Generator,
+    directions: int = 8,
+    change: str = "softmax-l2",
+    batch_size: int = 1024,
+) -> EqualNorm:
+    """How much the output changes on and off the manifold, at equal l2 norms of the perturbation.
+
+    Args:
+        model: a classifier, seen in evaluation mode.
+        images: (n, c, h, w) in [0, 1]; perturbed images may leave the range, as in the paper.
+        basis: (n, d, r) tangent bases of these images, of rank above 0 and below d.
+        norms: l2 norms of the perturbations, for images in [0, 1].
+        draws: where the directions come from.
+        directions: random directions an image.
+        change: one of `OUTPUT_CHANGES`.
+        batch_size: perturbed images in memory at a time.
+
+    Raises:
+        UsageError: an unknown change, a basis that leaves no direction on or off the manifold, a bad norm.
+    """
+    if change not in OUTPUT_CHANGES:
+        raise UsageError(
+            f"an output change among {', '.join(OUTPUT_CHANGES)}", got=repr(change), suggestion="softmax-l2"
+        )
+    if not norms or not all(0 < norm < float("inf") for norm in norms):
+        raise UsageError("perturbation norms above zero", got=list(norms), suggestion="norms=(0.5, 1.0)")
+    check_basis(basis)
+    clean = predict(model, images)
+    total = torch.zeros(3, len(norms), len(images), dtype=torch.float64, device=images.device)
+    for _ in range(directions):
+        u = torch.randn(images.shape, generator=draws, device=draws.device).to(images)
+        for which, part in enumerate((*split(u, basis), u)):
+            for place, norm in enumerate(norms):
+                moved = predict(model, images + scale_to(part, norm), batch_size=batch_size)
+                total[which, place] += OUTPUT_CHANGES[change](clean, moved).double()
+    on, off, undivided = (total / directions).to(images.dtype)
+    return EqualNorm(on, off, undivided)
+
+
+@dataclass(frozen=True)
+class Definition1:
+    """Mean squared changes of a scalar output under off-manifold noise and under all of it, per image."""
+
+    off: PerImage
+    all: PerImage
+
+    @property
+    def rho1(self) -> PerImage:
+        """The ratio of Definition 1 for each image; NaN where the output does not change at all."""
+        return self.off / self.all
+
+
+def definition_1(
+    model: nn.Module,
+    images: Images,
+    basis: Basis,
+    sigma: float,
+    *,
+    draws: torch.Generator,
+    directions: int = 32,
+    target: str = "logit",
+    labels: Labels | None = None,
+    batch_size: int = 1024,
+) -> Definition1:
+    """Relative off-manifold robustness as Definition 1 states it, for u ~ N(0, sigma²).
+
+    Args:
+        model, images, basis, draws, directions, batch_size: as in `equal_norm`.
+        sigma: standard deviation of the noise, for images in [0, 1].
+        target, labels: the scalar output, as in `pags.measure.gradients.input_gradient`.
+    """
+    scalar = find_target(target)
+    clean = predict(model, images)
+    labels = clean.argmax(1) if labels is None else labels
+    base = scalar(clean, labels)
+    off_sum, all_sum = torch.zeros_like(base), torch.zeros_like(base)
+    for _ in range(directions):
+        u = sigma * torch.randn(images.shape, generator=draws, device=draws.device).to(images)
+        for total, moved in ((off_sum, u - project(u, basis)), (all_sum, u)):
+            output = scalar(predict(model, images + moved, batch_size=batch_size), labels)
+            total += (output - base).square()
+    return Definition1(off_sum / directions, all_sum / directions)
+
+
+def off_manifold_share(vectors: Images, basis: Basis) -> PerImage:
+    """rho2 (Definition 2): the share of each vector's energy outside its tangent space; NaN for zero vectors.
+
+    A vector of random direction has 1 − r/d on average, the chance line.
+    """
+    off = split(vectors, basis)[1]
+    return dots(off, off) / dots(vectors, vectors)
+
+
+def check_basis(basis: Basis) -> None:
+    """Raise where a tangent space is empty or everything, so that one of the halves does not exist."""
+    ranks = (basis.abs().amax(1) > 0).sum(1)
+    if bool((ranks == 0).any()) or bool((ranks == basis.shape[1]).any()):
+        raise UsageError(
+            f"tangent spaces of dimension 1 to {basis.shape[1] - 1}",
+            got=f"dimensions from {int(ranks.min())} to {int(ranks.max())}",
+            suggestion="an autoencoder with a smaller latent space that was trained to the end",
+        )

@@ -1,0 +1,1 @@
+"""Scores of the data distribution: the denoiser contract, networks, and closed forms."""
