@@ -36,7 +36,7 @@ def expand(values: PerImage, like: Tensor) -> Tensor:
 
 def norms(x: Float[Tensor, "n *shape"]) -> PerImage:
     """The l2 norm of each example."""
-    return torch.linalg.vector_norm(flatten(x), dim=1)
+    return _float64_norms(x).to(x.dtype)
 
 
 def dots(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"]) -> PerImage:
@@ -61,10 +61,15 @@ def scale_to(x: Float[Tensor, "n *shape"], norm: float | PerImage) -> Float[Tens
 
 def clip_norm(x: Float[Tensor, "n *shape"], radius: float | PerImage) -> Float[Tensor, "n *shape"]:
     """The nearest point of the l2 ball of the given radius, for each example (its norm never exceeds it)."""
-    lengths = norms(x)
+    lengths = _float64_norms(x)
     # The factor is rounded down a little, so that the norm of the result is not above the radius.
     shrink = radius / lengths.clamp_min(torch.finfo(x.dtype).tiny) * (1 - 4 * torch.finfo(x.dtype).eps)
-    return x * expand(torch.where(lengths > radius, shrink, 1.0), x)
+    return x * expand(torch.where(lengths > radius, shrink, 1.0), x).to(x.dtype)
+
+
+def _float64_norms(x: Tensor) -> Tensor:  # (n,)
+    """Summed in float64: over 150,528 pixels a float32 sum is off by more than `clip_norm` rounds down."""
+    return torch.linalg.vector_norm(flatten(x), dim=1, dtype=torch.float64)
 
 
 def max_abs_scaled(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
@@ -110,9 +115,10 @@ def check_labels(labels: Tensor, classes: int) -> None:
     """Raise unless every label is an integer in [0, classes)."""
     if labels.ndim != 1 or labels.is_floating_point():
         raise UsageError(
-            "labels as one integer an image", got=f"{labels.dtype} {tuple(labels.shape)}",
+            "labels as one integer an image",
+            got=f"{labels.dtype} {tuple(labels.shape)}",
             suggestion="labels.long().flatten()",
-        )  # fmt: skip
+        )
     if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
         raise UsageError(
             f"labels from 0 to {classes - 1}",

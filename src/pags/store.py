@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -102,7 +103,9 @@ class Store:
         self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
     ) -> Path:
         """Write named tensors, with plain data `about` them, as one safetensors file."""
-        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        # Copies, for the format refuses tensors that share memory, as tied weights do.
+        whole = torch.contiguous_format
+        plain = {key: value.detach().cpu().clone(memory_format=whole) for key, value in tensors.items()}
         return self.write_bytes(name, to_safetensors(plain, {"about": json.dumps(about or {})}))
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Record]:

@@ -25,11 +25,10 @@ Series = Float[Tensor, "b s"]
 
 @dataclass(frozen=True)
 class SweepMeans:
-    """What the claims are about: a few quantities along the strengths of one sweep.
+    """What the claims are about: a few quantities along the strengths of a sweep.
 
-    Output changes are those at the experiment's main norm. The similarity is 1 − LPIPS of the predicted class's
-    logit gradient and the score of the same class; that of the sum of the logits is with the unconditional
-    score.
+    Output changes are those at the experiment's main norm. The similarity is 1 − LPIPS of the predicted
+    class's logit gradient and the score of the same class; that of the sum is with the unconditional score.
     """
 
     on: Series
@@ -133,7 +132,7 @@ CLAIMS = (
         "ln 1.25 − |ln(on at the last accurate strength / on at 0)|", _stays_constant,
     ),
     Claim(
-        "on-and-accuracy-fall-together", "4.1; 5",
+        "on-falls-with-accuracy", "4.1; 5",
         "Excessive strength makes models robust on the manifold at the price of accuracy.",
         "smaller of the relative falls of on and of accuracy, from the last accurate to the last strength",
         _falls_in_tandem,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pags.experiments.claims import CLAIMS, judge
 from pags.experiments.config import Sweep, SweepConfig
-from pags.experiments.stages import TARGETS, UNTRAINED, Columns, Report, Stages
+from pags.experiments.stages import REVISIONS, TARGETS, UNTRAINED, Columns, Report, Stages
 from pags.measure.regimes import regime
-from pags.measure.statistics import Interval, interval, mean_interval
+from pags.measure.statistics import Interval, interval, mean_intervals
 from pags.seeds import generator
-from pags.store import Record, Store
+from pags.store import Record, Store, fingerprint
 
 RECORD, GALLERY = "records/sweep.json", "records/gallery.safetensors"
 
@@ -47,7 +47,11 @@ def run_sweeps(config: SweepConfig, store: Store, progress: Progress = lambda wh
     Raises:
         PagsError: something cannot be written, or a training diverged; what was finished is kept.
     """
+    key = fingerprint({"settings": config.model_dump(mode="json"), "revisions": REVISIONS})
+    if store.has(RECORD) and (record := store.read_record(RECORD)).get("key") == key:
+        return record
     stages = Stages(config, store)
+    stages.check()
     jobs = list(_jobs(stages))
     total = sum(job.cost for job in jobs)
     done = 0.0
@@ -56,10 +60,10 @@ def run_sweeps(config: SweepConfig, store: Store, progress: Progress = lambda wh
         job.run(lambda share, job=job, done=done: progress(job.name, (done + share * job.cost) / total))  # type: ignore[misc]
         done += job.cost
     progress("judging the claims", 1.0)
-    record = summarise(stages)
-    store.write_record(RECORD, record)
-    if not store.has(GALLERY) or store.read_tensors(GALLERY)[1] != _gallery_about(stages):
-        store.write_tensors(GALLERY, gallery(stages), _gallery_about(stages))
+    if not store.has(GALLERY) or store.read_tensors(GALLERY)[1] != {"key": key}:
+        store.write_tensors(GALLERY, gallery(stages), {"key": key})
+    record = {"key": key} | summarise(stages)
+    store.write_record(RECORD, record)  # last: a record that is there says that everything is
     return record
 
 
@@ -103,7 +107,7 @@ def summarise(stages: Stages) -> Record:
             "provenance": stages.data.train.provenance,
         },
         "chance": {"rho2": 1 - stages.basis.shape[2] / stages.basis.shape[1], "k": stages.basis.shape[2]},
-        "lines": {name: _mean(stages, name, values) for name, values in stages.lines().items()},
+        "lines": _means(stages, stages.lines()),
         "models": entries,
         "claims": claims,
     }
@@ -113,9 +117,12 @@ def _quantities(stages: Stages, sweep: Sweep) -> dict[str, list[Tensor]]:
     columns = [stages.measures(sweep.objective, strength) for strength in sweep.strengths]
     norm = f"{stages.config.norm:g}"
     names = {
-        "on": f"on {norm}", "off": f"off {norm}", "accuracy": "correct",
-        "similarity": "similarity logit", "similarity_of_sum": "similarity sum-of-logits",
-    }  # fmt: skip
+        "on": f"on {norm}",
+        "off": f"off {norm}",
+        "accuracy": "correct",
+        "similarity": "similarity logit",
+        "similarity_of_sum": "similarity sum-of-logits",
+    }
     return {field: [c[name] for c in columns] for field, name in names.items()}
 
 
@@ -127,7 +134,7 @@ def _model_entry(stages: Stages, objective: str, strength: float) -> Record:
     return {
         "objective": objective,
         "strength": strength,
-        "means": {name: _mean(stages, name, values) for name, values in columns.items()},
+        "means": _means(stages, columns),
         "off/on": off_over_on.to_record(),
         "rho1": _ratio(stages, columns, "squared change off", "squared change").to_record(),
         "accuracy lost": lost.to_record(),
@@ -140,11 +147,14 @@ def _accuracy_lost(stages: Stages, objective: str, columns: Columns) -> Interval
     sweep = next((s for s in stages.config.sweeps if s.objective == objective), stages.config.sweeps[0])
     others = [stages.measures(sweep.objective, strength)["correct"] for strength in sweep.strengths]
     best = max(others, key=lambda correct: float(correct.mean()))
-    return mean_interval(best - columns["correct"], draws=generator(stages.seed, "accuracy lost"))
+    lost = {"lost": best - columns["correct"]}
+    return mean_intervals(lost, draws=generator(stages.seed, "accuracy lost"))["lost"]
 
 
-def _mean(stages: Stages, name: str, values: Tensor) -> Record:
-    return mean_interval(values, draws=generator(stages.seed, "mean", name)).to_record()
+def _means(stages: Stages, columns: Columns) -> Record:
+    """Every column's mean with its interval; the same resampling for every model."""
+    found = mean_intervals(columns, draws=generator(stages.seed, "means"), resamples=stages.config.resamples)
+    return {name: value.to_record() for name, value in found.items()}
 
 
 def _ratio(stages: Stages, columns: Columns, above: str, below: str) -> Interval:
@@ -174,7 +184,3 @@ def _chosen(stages: Stages) -> Tensor:
     classes = len(stages.data.test.classes)
     firsts = [int((labels == c % classes).nonzero()[c // classes, 0]) for c in range(stages.config.gallery)]
     return torch.tensor(firsts)
-
-
-def _gallery_about(stages: Stages) -> Record:
-    return {"settings": stages.config.model_dump(mode="json")}

@@ -36,9 +36,20 @@ M = TypeVar("M", bound=nn.Module)
 UNTRAINED = "untrained"
 """The control: a network with its initial weights, whose gradients are those of random features."""
 
+REVISIONS = {
+    "classifier": 1,
+    "autoencoder": 1,
+    "denoiser": 1,
+    "tangent": 1,
+    "scores": 1,
+    "lines": 1,
+    "measures": 2,
+}
+"""Raised by whoever changes what a stage computes, so that older artefacts are not taken for its results."""
+
 TARGETS = {"logit": "conditional", "sum-of-logits": "unconditional"}
-"""What is compared with what (B.4): the predicted class's logit with the score of the same class, and the sum of
-the logits with the unconditional score."""
+"""What is compared with what (B.4): the predicted class's logit with the score of the same class, and the
+sum of the logits with the unconditional score."""
 
 Columns = dict[str, Tensor]
 """Quantities by name, one number for each test image."""
@@ -63,6 +74,13 @@ class Stages:
         """Training and test images."""
         return load(self.config.data)
 
+    def check(self) -> None:
+        """Raise for settings that some later stage would refuse, before any work is done."""
+        self._classifier_network(), self._autoencoder_network(), self._denoiser_network()
+        for sweep in self.config.sweeps:
+            for strength in sweep.strengths:
+                self._objective(sweep.objective, strength)
+
     # Networks -------------------------------------------------------------------------------------------
 
     def classifier(self, objective: str, strength: float, report: Report | None = None) -> nn.Module:
@@ -71,16 +89,24 @@ class Stages:
         if objective == UNTRAINED:
             return self._classifier_network().eval()
         return self._trained(
-            "classifiers", recipe, self._classifier_network, self._objective(objective, strength),
-            self.config.classifier, report,
-        )  # fmt: skip
+            "classifiers",
+            recipe,
+            self._classifier_network,
+            self._objective(objective, strength),
+            self.config.classifier,
+            report,
+        )
 
     def autoencoder(self, report: Report | None = None) -> Autoencoder:
         """The autoencoder whose decoder's tangent spaces are the manifold's."""
         return self._trained(
-            "autoencoders", self._autoencoder_recipe(), self._autoencoder_network, Reconstruction(),
-            self.config.autoencoder, report,
-        )  # fmt: skip
+            "autoencoders",
+            self._autoencoder_recipe(),
+            self._autoencoder_network,
+            Reconstruction(),
+            self.config.autoencoder,
+            report,
+        )
 
     def denoiser(self, report: Report | None = None) -> UNetDenoiser:
         """The denoiser whose score is compared with the gradients."""
@@ -98,13 +124,17 @@ class Stages:
     @cached_property
     def basis(self) -> Basis:
         """Tangent bases of the test images."""
-        recipe = {"stage": "tangent", "autoencoder": self._autoencoder_recipe()}
+        recipe = {"stage": ["tangent", REVISIONS["tangent"]], "autoencoder": self._autoencoder_recipe()}
         return self._computed("tangents", recipe, self._tangent)["basis"]
 
     @cached_property
     def scores(self) -> Columns:
         """Scores of the test images: the denoiser's and the ideal denoiser's, without and with classes."""
-        recipe = {"stage": "scores", "denoiser": self._denoiser_recipe(), "sigma": self.config.sigma}
+        recipe = {
+            "stage": ["scores", REVISIONS["scores"]],
+            "denoiser": self._denoiser_recipe(),
+            "sigma": self.config.sigma,
+        }
         return self._computed("scores", recipe, self._scores)
 
     @cached_property
@@ -115,17 +145,26 @@ class Stages:
 
     def lines(self) -> Columns:
         """Floor and ceiling of the similarity with each score, per test image."""
-        recipe = {"stage": "lines", "scores": [self._denoiser_recipe(), self.config.sigma], "seed": self.seed}
+        recipe = {
+            "stage": ["lines", REVISIONS["lines"]],
+            "scores": [self._denoiser_recipe(), self.config.sigma],
+            "seed": self.seed,
+        }
         return self._computed("measures", recipe, self._lines)
 
     def measures(self, objective: str, strength: float, report: Report | None = None) -> Columns:
         """Everything that is measured of one classifier, per test image."""
         config = self.config
         recipe = {
-            "stage": "measures", "classifier": self._classifier_recipe(objective, strength),
-            "autoencoder": self._autoencoder_recipe(), "denoiser": self._denoiser_recipe(), "sigma": config.sigma,
-            "norms": config.norms, "directions": config.directions, "seed": self.seed,
-        }  # fmt: skip
+            "stage": ["measures", REVISIONS["measures"]],
+            "classifier": self._classifier_recipe(objective, strength),
+            "autoencoder": self._autoencoder_recipe(),
+            "denoiser": self._denoiser_recipe(),
+            "sigma": config.sigma,
+            "norms": config.norms,
+            "directions": config.directions,
+            "seed": self.seed,
+        }
         return self._computed("measures", recipe, lambda: self._measures(objective, strength, report))
 
     def gradients(self, objective: str, strength: float, images: Images) -> dict[str, Images]:
@@ -175,16 +214,24 @@ class Stages:
         columns = {"correct": correct(model, test.images, test.labels)}
         # The same directions for every model, so that differences between models are paired.
         changes = equal_norm(
-            model, test.images, self.basis, config.norms,
-            draws=generator(self.seed, "directions"), directions=config.directions,
-        )  # fmt: skip
+            model,
+            test.images,
+            self.basis,
+            config.norms,
+            draws=generator(self.seed, "directions"),
+            directions=config.directions,
+        )
         for place, norm in enumerate(config.norms):
             for part in ("on", "off", "any"):
                 columns[f"{part} {norm:g}"] = getattr(changes, part)[place]
         noise = definition_1(
-            model, test.images, self.basis, config.norm / test.images[0].numel() ** 0.5,
-            draws=generator(self.seed, "definition 1"), directions=4 * config.directions,
-        )  # fmt: skip
+            model,
+            test.images,
+            self.basis,
+            config.norm / test.images[0].numel() ** 0.5,
+            draws=generator(self.seed, "definition 1"),
+            directions=4 * config.directions,
+        )
         columns |= {"squared change off": noise.off, "squared change": noise.all}
         references = self.references_for(model)
         for name, gradient in self.gradients(objective, strength, test.images).items():
@@ -232,9 +279,11 @@ class Stages:
     def _classifier_recipe(self, objective: str, strength: float) -> dict[str, Any]:
         """Strength 0 is the same network for every objective, and an untrained one knows no plan."""
         recipe: dict[str, Any] = {
-            "stage": "classifier", "data": self.data.train.provenance, "seed": self.seed,
+            "stage": ["classifier", REVISIONS["classifier"]],
+            "data": self.data.train.provenance,
+            "seed": self.seed,
             "architecture": self.config.architecture,
-        }  # fmt: skip
+        }
         if objective == UNTRAINED:
             return recipe | {"objective": UNTRAINED}
         plan = self.config.classifier.model_dump(mode="json")
@@ -246,17 +295,23 @@ class Stages:
     def _autoencoder_recipe(self) -> dict[str, Any]:
         config = self.config
         return {
-            "stage": "autoencoder", "data": self.data.train.provenance, "seed": self.seed,
-            "latent": config.latent, "widths": config.autoencoder_widths,
+            "stage": ["autoencoder", REVISIONS["autoencoder"]],
+            "data": self.data.train.provenance,
+            "seed": self.seed,
+            "latent": config.latent,
+            "widths": config.autoencoder_widths,
             "plan": config.autoencoder.model_dump(mode="json"),
-        }  # fmt: skip
+        }
 
     def _denoiser_recipe(self) -> dict[str, Any]:
         config = self.config
         return {
-            "stage": "denoiser", "data": self.data.train.provenance, "seed": self.seed,
-            "widths": config.denoiser_widths, "plan": config.denoiser.model_dump(mode="json"),
-        }  # fmt: skip
+            "stage": ["denoiser", REVISIONS["denoiser"]],
+            "data": self.data.train.provenance,
+            "seed": self.seed,
+            "widths": config.denoiser_widths,
+            "plan": config.denoiser.model_dump(mode="json"),
+        }
 
     def _objective(self, objective: str, strength: float) -> Objective:
         return make_objective(objective, strength, attack_steps=self._attack_steps(objective))

@@ -5,7 +5,7 @@ accuracy, another's alignment, …), all measured on the same images. Resampling
 so the interval of a difference or of a correlation between models is right without further thought.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -99,9 +99,21 @@ def percentile_interval(estimate: float, values: Float[Tensor, "b"], level: floa
     return Interval(estimate, float(low), float(high), level)
 
 
-def mean_interval(values: Float[Tensor, "n"], *, draws: torch.Generator, level: float = 0.95) -> Interval:
-    """The mean of one number an image, with its interval."""
-    return interval(lambda means: means[:, 0], values[:, None], draws=draws, level=level)
+def mean_intervals(
+    columns: Mapping[str, Float[Tensor, "n"]],
+    *,
+    draws: torch.Generator,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """The mean of each column with its interval, from one resampling of the rows."""
+    table = torch.stack(list(columns.values()), 1)
+    means = weighted_means(table, torch.ones(1, len(table), dtype=torch.float64))[0]
+    values = resampled_means(table, draws=draws, resamples=resamples)
+    return {
+        name: percentile_interval(float(means[place]), values[:, place], level)
+        for place, name in enumerate(columns)
+    }
 
 
 def spearman(a: Float[Tensor, "b m"], b: Float[Tensor, "b m"]) -> Float[Tensor, "b"]:

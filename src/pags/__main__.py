@@ -1,0 +1,5 @@
+"""`python -m pags`."""
+
+from pags.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""Telling a person how far the work is: a bar on a terminal, a line a job elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class ProgressLine:
+    """Call it with what is being done and the share of the whole that is finished; it tells the time left."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._last = ""
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True)
+        self._task = self._bar.add_task("starting", total=1.0, left="")
+
+    def __enter__(self) -> Self:
+        if console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, share: float) -> None:
+        left = self._left(share)
+        if console.is_terminal:
+            self._bar.update(self._task, completed=share, description=what, left=left)
+        elif what != self._last:
+            console.print(f"[{share:4.0%}] {what}" + (f" ({left})" if left else ""), markup=False)
+        self._last = what
+
+    def _left(self, share: float) -> str:
+        """Time left, once enough is done to guess it."""
+        spent = time.monotonic() - self._started
+        if share < 0.03 or spent < 2:
+            return ""
+        seconds = round(spent * (1 - share) / share)
+        return f"about {seconds // 60} min {seconds % 60:02d} s left"
