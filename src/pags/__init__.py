@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pags.measure.statistics import mean_intervals as mean_intervals
     from pags.report.page import write_report as write_report
     from pags.score.denoiser import Denoiser as Denoiser
-    from pags.score.denoiser import score as score
+    from pags.score.denoiser import score_of as score_of
     from pags.score.exact import IdealDenoiser as IdealDenoiser
     from pags.score.unet import Denoising as Denoising
     from pags.score.unet import UNetDenoiser as UNetDenoiser
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pags.training.attack import robust_correct as robust_correct
     from pags.training.fit import Plan as Plan
     from pags.training.fit import fit as fit
+    from pags.training.objectives import Objective as Objective
     from pags.training.objectives import make_objective as make_objective
 
 _ROOM_OF = {
@@ -51,11 +52,11 @@ _ROOM_OF = {
     "ImageSet": "data.imageset", "DataSet": "data.imageset", "load": "data.sources", "generator": "seeds",
     # classifiers and their robust training
     "build_resnet": "classifiers.resnet", "correct": "classifiers.modes", "PGD": "training.attack",
-    "robust_correct": "training.attack", "make_objective": "training.objectives", "Plan": "training.fit",
-    "fit": "training.fit",
+    "robust_correct": "training.attack", "Objective": "training.objectives",
+    "make_objective": "training.objectives", "Plan": "training.fit", "fit": "training.fit",
     # the manifold and the score
     "Autoencoder": "manifold.autoencoder", "Reconstruction": "manifold.autoencoder",
-    "decoder_tangent": "manifold.tangent", "Denoiser": "score.denoiser", "score": "score.denoiser",
+    "decoder_tangent": "manifold.tangent", "Denoiser": "score.denoiser", "score_of": "score.denoiser",
     "UNetDenoiser": "score.unet", "Denoising": "score.unet", "IdealDenoiser": "score.exact",
     # measures: one number an image; then averages
     "input_gradient": "measure.gradients", "smooth_gradient": "measure.gradients",

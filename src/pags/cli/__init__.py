@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from pags.cli import demo, look
+from pags.cli import demo, look, theory
 from pags.errors import PagsError, UsageError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 demo.register(app)
+theory.register(app)
 look.register(app)
 
 

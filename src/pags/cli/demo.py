@@ -1,13 +1,12 @@
 """`pags demo` and `pags report`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pags.cli.progress import ProgressLine, console
+from pags.cli.progress import ProgressLine
+from pags.cli.show import show_claims, show_files
 
 
 def register(app: typer.Typer) -> None:
@@ -59,26 +58,3 @@ def report(
     store = Store(folder)
     written = write_report(store, store.read_record(RECORD), store.read_tensors(GALLERY)[0])
     show_files(written)
-
-
-def show_claims(claims: Sequence[dict[str, object]]) -> None:
-    """The verdicts as a table: a line a claim and sweep."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("claim", "sweep", "verdict", "estimate [95 %]"):
-        table.add_column(heading, no_wrap=True)
-    last = ""
-    for claim in sorted(claims, key=lambda c: [d["claim"] for d in claims].index(c["claim"])):
-        key = str(claim["claim"])
-        numbers = f"{claim['estimate']:+.3f} \\[{claim['low']:+.3f}, {claim['high']:+.3f}]"
-        table.add_row("" if key == last else key, str(claim["sweep"]), str(claim["verdict"]), numbers)
-        last = key
-    console.print("The paper's claims, on these data. Above 0 the claim holds; intervals are over images.\n")
-    console.print(table)
-    console.print()
-
-
-def show_files(paths: Sequence[Path]) -> None:
-    """The files that a command wrote."""
-    console.print("wrote")
-    for path in paths:
-        console.print(f"  {path}", markup=False)

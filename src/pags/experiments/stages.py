@@ -23,7 +23,7 @@ from pags.measure.alignment import Reference
 from pags.measure.gradients import input_gradient
 from pags.measure.lpips import LPIPS
 from pags.measure.robustness import definition_1, equal_norm, off_manifold_share
-from pags.score.denoiser import score
+from pags.score.denoiser import score_of
 from pags.score.exact import IdealDenoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import generator, seeded_construction
@@ -177,7 +177,7 @@ class Stages:
         test, known = self.data.test, self.references
         predicted = predict(model, test.images).argmax(1)
         wrong = (predicted != test.labels).nonzero()[:, 0]
-        other = score(self.denoiser(), test.images[wrong], self.config.sigma, predicted[wrong])
+        other = score_of(self.denoiser(), test.images[wrong], self.config.sigma, predicted[wrong])
         return {
             "logit": known["conditional"].replaced(wrong, other),
             "sum-of-logits": known["unconditional"],
@@ -196,8 +196,8 @@ class Stages:
             ("", self.denoiser()),
             ("ideal ", IdealDenoiser(train.images, train.labels)),
         ):
-            found[f"{prefix}unconditional"] = score(denoiser, test.images, sigma)
-            found[f"{prefix}conditional"] = score(denoiser, test.images, sigma, test.labels)
+            found[f"{prefix}unconditional"] = score_of(denoiser, test.images, sigma)
+            found[f"{prefix}conditional"] = score_of(denoiser, test.images, sigma, test.labels)
         return found
 
     def _lines(self) -> Columns:
@@ -261,18 +261,21 @@ class Stages:
         plan: Plan,
         report: Report | None,
     ) -> M:
-        key, model = fingerprint(recipe), build()
+        key = fingerprint(recipe)
         name = f"{folder}/{key}.safetensors"
-        if self.store.has(name):
-            model.load_state_dict(self.store.read_tensors(name)[0])
-            return model.eval()
-        slot = self.store.slot(f"unfinished/{key}.safetensors")
-        for epoch in fit(model, objective, self.data.train, plan, seed=self.seed, slot=slot):
-            if report:
-                report(epoch.epoch / epoch.epochs)
-        self.store.write_tensors(name, model.state_dict(), {"recipe": recipe})
-        slot.clear()
-        return model
+        if not self.store.has(name):
+            slot = self.store.slot(f"unfinished/{key}.safetensors")
+            trained = build()
+            for epoch in fit(trained, objective, self.data.train, plan, seed=self.seed, slot=slot):
+                if report:
+                    report(epoch.epoch / epoch.epochs)
+            self.store.write_tensors(name, trained.state_dict(), {"recipe": recipe})
+            slot.clear()
+        # Always the stored weights in a fresh network: the memory layout that training leaves behind changes
+        # the last digits of a convolution, and a run that continues must measure the same.
+        model = build()
+        model.load_state_dict(self.store.read_tensors(name)[0])
+        return model.eval()
 
     # Recipes and networks -------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
-"""Tangent spaces: from a decoder's Jacobian to an orthonormal basis at each image.
+"""Tangent spaces: the contract of their estimators, and the one that reads a decoder's Jacobian.
 
 The contract (`pags.arrays.Basis`): (n, d, r) with orthonormal columns; an image whose Jacobian has a
 lower rank than r has zeros in its last columns, so that projections need not know the rank.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,16 +16,48 @@ from torch.func import jvp, vmap
 
 from pags.arrays import Basis, Images
 from pags.classifiers.modes import evaluating
+from pags.manifold.autoencoder import Autoencoder
+from pags.manifold.basis import check_count, collected, orthonormal_basis
+from pags.manifold.sequential import is_plain, pays, sequential_jacobian
+
+__all__ = [
+    "Decoder", "DecoderTangent", "EncoderDecoder", "TangentEstimator", "decoder_tangent", "forward_jacobian",
+    "jacobian", "network_of", "orthonormal_basis", "undisturbed",
+]  # fmt: skip
 
 Decoder = Callable[[Tensor], Tensor]
 """Latent codes (n, k) to images (n, c, h, w), each image depending on its own code alone."""
+
+TANGENTS = 256  # images' worth of tangents that a forward-mode pass holds at a time
+
+
+class TangentEstimator(Protocol):
+    """Any estimator of tangent spaces: `DecoderTangent`, `LocalPCA`, `DenoiserTangent`, `ExactTangent`.
+
+    Called with images (n, c, h, w) in [0, 1], it answers with bases (n, d, r) whose columns are orthonormal,
+    and with their ranks (n,); columns past an image's rank are zero. It treats each image by itself.
+    """
+
+    def __call__(self, images: Images) -> tuple[Basis, Int[Tensor, "n"]]: ...
 
 
 def jacobian(decode: Decoder, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d k"]:
     """The derivative of each image with respect to its code, in k forward-mode passes.
 
-    One pass gives one column for all n images; the k passes are batched into one, so the memory is that of
-    a forward pass of n·k images. Callers with many images cut them into parts.
+    A large plain decoder on a CPU takes the passes of `pags.manifold.sequential`, any other callable those of
+    `torch.func`, as many at a time as hold 256 images' worth of tangents (and no fewer than n).
+    """
+    network = network_of(decode)
+    at_hand = codes.device.type == "cpu" and len(codes) > 0
+    if at_hand and isinstance(network, nn.Module) and is_plain(network) and pays(network, codes.shape[1]):
+        return sequential_jacobian(network, codes)
+    return forward_jacobian(decode, codes)
+
+
+def forward_jacobian(decode: Decoder, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d k"]:
+    """The same for any callable that forward-mode differentiation can follow.
+
+    One pass gives one column for all n images; passes are batched.
     """
     k = codes.shape[1]
     directions = torch.eye(k, dtype=codes.dtype, device=codes.device)
@@ -32,40 +65,8 @@ def jacobian(decode: Decoder, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d
     def column(direction: Float[Tensor, " k"]) -> Tensor:  # (n, c, h, w)
         return jvp(decode, (codes,), (direction.expand_as(codes),))[1]
 
-    columns = vmap(column)(directions)  # (k, n, c, h, w)
+    columns = vmap(column, chunk_size=max(1, TANGENTS // max(1, len(codes))))(directions)  # (k, n, c, h, w)
     return columns.flatten(2).permute(1, 2, 0)
-
-
-def orthonormal_basis(
-    jacobians: Float[Tensor, "n d k"], *, tolerance: float | None = None
-) -> tuple[Basis, Int[Tensor, "n"]]:
-    """An orthonormal basis of each Jacobian's column space, and its rank.
-
-    The k×k Gram matrix is diagonalised in float64, J v / √λ being the basis: the cost is that of two
-    matrix products, and the squaring of the condition number stays below float32's resolution.
-
-    Args:
-        jacobians: (n, d, k), finite.
-        tolerance: singular values below this share of the image's largest count as zero;
-            the default is max(d, k) times the resolution of the type.
-
-    Returns:
-        Bases (n, d, r) with r the largest rank, columns past an image's rank being zero; ranks (n,).
-    """
-    d, k = jacobians.shape[1:]
-    if tolerance is None:
-        tolerance = max(d, k) * torch.finfo(jacobians.dtype).eps
-    exact = _unit_peaks(jacobians.double())
-    values, vectors = torch.linalg.eigh(exact.mT @ exact)  # ascending
-    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
-    kept = (values.sqrt() > tolerance * values[:, :1].sqrt()) & (values > 0)
-    kept &= torch.arange(k, device=kept.device) < d
-    inverse = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).rsqrt(), 0.0)
-    ranks = kept.sum(1)
-    largest = int(ranks.max()) if len(ranks) else 0
-    basis = (exact @ (vectors * inverse[:, None]))[..., :largest]
-    # One more pass of the same kind, now with condition number 1, takes off what rounding left.
-    return _polish(basis, kept[:, :largest]).to(jacobians.dtype), ranks
 
 
 class EncoderDecoder(Protocol):
@@ -89,31 +90,49 @@ def decoder_tangent(
 
     Returns:
         Bases (n, d, r) and ranks (n,).
+
+    Raises:
+        UsageError: a batch of no images.
     """
-    parts = []
-    still = evaluating(autoencoder) if isinstance(autoencoder, nn.Module) else nullcontext()
-    with still, torch.no_grad():
+    check_count(batch_size, 1, "images a batch")
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
         for part in images.split(batch_size):
-            codes = autoencoder.encode(part)
-            parts.append(orthonormal_basis(jacobian(autoencoder.decode, codes)))
-    return _stack(parts)
+            yield orthonormal_basis(jacobian(autoencoder.decode, autoencoder.encode(part)))
+
+    with undisturbed(autoencoder), torch.no_grad():
+        return collected(parts(), len(images))
 
 
-def _unit_peaks(jacobians: Tensor) -> Tensor:
-    """Scaled so that squaring neither overflows nor underflows; the column space is the same."""
-    peaks = jacobians.abs().amax((1, 2), keepdim=True) if jacobians.numel() else 1.0
-    return jacobians / torch.where(torch.as_tensor(peaks) > 0, peaks, 1.0)
+@dataclass(frozen=True)
+class DecoderTangent:
+    """`decoder_tangent` as an estimator.
+
+    Args:
+        autoencoder, batch_size: see `decoder_tangent`.
+    """
+
+    autoencoder: EncoderDecoder
+    batch_size: int = 32
+
+    def __call__(self, images: Images) -> tuple[Basis, Int[Tensor, "n"]]:
+        return decoder_tangent(self.autoencoder, images, batch_size=self.batch_size)
 
 
-def _polish(basis: Tensor, kept: Tensor) -> Tensor:
-    """One Newton step towards the nearest orthonormal columns; zero columns stay zero."""
-    gram = basis.mT @ basis
-    eye = torch.diag_embed(kept.to(basis.dtype))
-    return basis @ (1.5 * eye - 0.5 * gram)
+@contextmanager
+def undisturbed(thing: object) -> Iterator[None]:
+    """A module, or the module that a method belongs to, in evaluation mode; anything else as it is."""
+    owner = getattr(thing, "__self__", thing)
+    if isinstance(owner, nn.Module):
+        with evaluating(owner):
+            yield
+    else:
+        yield
 
 
-def _stack(parts: list[tuple[Basis, Tensor]]) -> tuple[Basis, Tensor]:
-    """Bases of several parts as one, padded with zero columns to the largest rank."""
-    largest = max(basis.shape[2] for basis, _ in parts)
-    padded = [nn.functional.pad(basis, [0, largest - basis.shape[2]]) for basis, _ in parts]
-    return torch.cat(padded), torch.cat([ranks for _, ranks in parts])
+def network_of(decode: Decoder) -> object:
+    """The network behind a decoder: that of `Autoencoder.decode`, or the callable itself."""
+    owner = getattr(decode, "__self__", None)
+    if isinstance(owner, Autoencoder) and type(owner).decode is Autoencoder.decode and decode == owner.decode:
+        return owner.decoder
+    return decode

@@ -20,7 +20,7 @@ class Denoiser(Protocol):
     def __call__(self, images: Images, sigma: float, labels: Labels | None = None) -> Images: ...
 
 
-def score(denoiser: Denoiser, images: Images, sigma: float, labels: Labels | None = None) -> Images:
+def score_of(denoiser: Denoiser, images: Images, sigma: float, labels: Labels | None = None) -> Images:
     """∇ₓ log p(x, σ), for x in [0, 1].
 
     Args:

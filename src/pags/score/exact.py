@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pags.arrays import Images, Labels, flatten
+from pags.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,9 @@ class IdealDenoiser:
     Args:
         images: (m, c, h, w) in [0, 1], the set.
         labels: (m,), for conditional denoising; None where it is never asked for.
+
+    Raises:
+        UsageError: when called with labels, if the set has none, or no image of a class that is asked for.
     """
 
     images: Images
@@ -23,8 +28,23 @@ class IdealDenoiser:
         points = flatten(self.images)
         # σ is for images in [-1, 1]; here distances are half as long.
         distances = torch.cdist(flatten(images).double(), points.double()).square() / (2 * (sigma / 2) ** 2)
-        if labels is not None and self.labels is not None:
-            other = labels[:, None] != self.labels[None]
-            distances = distances.masked_fill(other, float("inf"))
+        if labels is not None:
+            distances = distances.masked_fill(self._of_other_classes(labels), float("inf"))
         weights = torch.softmax(-distances, 1).to(points.dtype)  # (n, m)
         return (weights @ points).reshape(images.shape)
+
+    def _of_other_classes(self, labels: Labels) -> Tensor:  # (n, m)
+        if self.labels is None:
+            raise UsageError(
+                "the labels of the set, for conditional denoising",
+                got="a set without labels",
+                suggestion="IdealDenoiser(images, labels), or labels=None for all classes",
+            )
+        other = labels[:, None] != self.labels[None]
+        if bool(other.all(1).any()):
+            raise UsageError(
+                f"labels of the set, {sorted(set(self.labels.tolist()))}",
+                got=sorted(set(labels.tolist())),
+                suggestion="a set with images of every class that is asked for",
+            )
+        return other

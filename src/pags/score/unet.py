@@ -9,6 +9,7 @@ from torch.nn.functional import interpolate, silu
 
 from pags.arrays import Images, Labels, PerImage, expand
 from pags.data.batches import Batch
+from pags.errors import UsageError
 
 SIGMA_DATA = 0.5  # EDM's, for images scaled to [-1, 1]
 P_MEAN, P_STD = -1.2, 1.2  # of log σ in training
@@ -22,6 +23,9 @@ class UNetDenoiser(nn.Module):
         classes: number of classes for conditional denoising; 0 for none. A network with classes also denoises
             without labels, for which it has an embedding of its own.
         widths: channels at each resolution, every one after the first at half the side.
+
+    Raises:
+        UsageError: when called with labels, if it was made without classes.
     """
 
     def __init__(self, channels: int, *, classes: int = 0, widths: Sequence[int] = (32, 64)) -> None:
@@ -30,6 +34,12 @@ class UNetDenoiser(nn.Module):
         self.net = _UNet(channels, classes, widths)
 
     def forward(self, images: Images, sigma: float | PerImage, labels: Labels | None = None) -> Images:
+        if labels is not None and not self.classes:
+            raise UsageError(
+                "labels=None, for this denoiser was made without classes",
+                got=f"{len(labels)} labels",
+                suggestion="UNetDenoiser(channels, classes=10), trained with labels",
+            )
         sigmas = torch.as_tensor(sigma, dtype=images.dtype, device=images.device).expand(len(images))
         return (self.denoise(2 * images - 1, sigmas, labels) + 1) / 2
 
@@ -53,7 +63,7 @@ class Denoising:
         sigma = (P_MEAN + P_STD * torch.randn(n, generator=draws)).exp().to(batch.images)
         noise = torch.randn(batch.images.shape, generator=draws).to(batch.images)
         kept = torch.rand(n, generator=draws).to(batch.images.device) >= 0.1
-        labels = torch.where(kept, batch.labels, -1)
+        labels = torch.where(kept, batch.labels, -1) if getattr(model, "classes", 0) else None
         noisy = batch.images + expand(sigma, noise) / 2 * noise
         error = 2 * (model(noisy, sigma, labels) - batch.images)  # in EDM's coordinates
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2

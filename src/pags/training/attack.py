@@ -35,13 +35,13 @@ class PGD:
     relative_step: float = 2.5
 
     def __post_init__(self) -> None:
-        if not self.radius >= 0:
+        if not 0 <= self.radius < float("inf"):
             raise UsageError(
-                "an attack radius of zero or more",
+                "a finite attack radius of zero or more",
                 got=self.radius,
                 suggestion="--strength 0 for clean training",
             )
-        if self.steps < 1 or not self.relative_step > 0:
+        if self.steps < 1 or not 0 < self.relative_step < float("inf"):
             raise UsageError(
                 "at least one attack step of positive length",
                 got=f"{self.steps} steps of relative length {self.relative_step}",
@@ -75,7 +75,9 @@ class PGD:
             for _ in range(self.steps):
                 gradient = loss_gradient(model, images + delta, labels)
                 delta = self._into_ball(images, delta + scale_to(gradient, length))
-        return images + delta
+        # The sum is rounded to half a last digit in each pixel, which must not carry it out of the ball.
+        slack = images[0].numel() ** 0.5 * torch.finfo(images.dtype).eps / 4
+        return images + clip_norm(delta, max(0.0, self.radius - slack))
 
     def __call__(self, model: nn.Module, images: Images, labels: Labels, draws: torch.Generator) -> Images:
         """The attacked images, from a random start."""

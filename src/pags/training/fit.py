@@ -170,16 +170,21 @@ class _Run:
             self.average[name].lerp_(value, 1 - decay)
 
     def check(self) -> None:
-        """Raise where the loss stopped being finite, before anything is saved over."""
-        if math.isfinite(float(self.loss_sum)):
+        """Raise where loss or weights stopped being finite, before anything is saved over.
+
+        The weights too: a finite loss can have a gradient that is not, and the next loss would tell too late.
+        """
+        total = float(self.loss_sum)
+        if math.isfinite(total) and all(bool(w.isfinite().all()) for w in self.inner.parameters()):
             return
         kept = self.slot is not None and self.slot.store.has(self.slot.name)
         where = (
             f"; the last finite state is {self.slot.store.path(self.slot.name)}" if self.slot and kept else ""
         )
+        found = "weights that are not finite" if math.isfinite(total) else str(total)
         raise TrainingDiverged(
             "a finite loss",
-            got=f"{float(self.loss_sum)} in epoch {self.epoch + 1}, batch {self.batch}{where}",
+            got=f"{found} in epoch {self.epoch + 1}, batch {self.batch}{where}",
             suggestion=f"a learning rate below {self.plan.learning_rate:g}, a smaller strength, or clip_norm",
         )
 

@@ -45,9 +45,7 @@ class GradientNorm:
         check_strength(self.strength)
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
-        images = batch.images.detach().requires_grad_()
-        losses = cross_entropy(model(images), batch.labels, reduction="none")
-        (gradient,) = torch.autograd.grad(losses.sum(), images, create_graph=True)
+        losses, gradient = loss_and_gradient(model, batch)
         return losses + self.strength * dots(gradient, gradient)
 
 
@@ -137,6 +135,13 @@ def check_strength(strength: float, *, what: str = "a strength") -> None:
         raise UsageError(
             f"{what} of zero or more", got=strength, suggestion="0 for training without robustness"
         )
+
+
+def loss_and_gradient(model: nn.Module, batch: Batch) -> tuple[PerImage, Images]:
+    """Each image's cross-entropy and its gradient with respect to the image, still differentiable."""
+    images = batch.images.detach().requires_grad_()
+    losses = cross_entropy(model(images), batch.labels, reduction="none")
+    return losses, torch.autograd.grad(losses.sum(), images, create_graph=True)[0]
 
 
 def noise_like(images: Images, sigma: float, draws: torch.Generator) -> Images:

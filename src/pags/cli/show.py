@@ -1,0 +1,31 @@
+"""What commands print in the end: verdicts, and the files that they wrote."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from pags.cli.progress import console
+
+
+def show_claims(claims: Sequence[dict[str, object]]) -> None:
+    """The verdicts as a table: a line a claim and sweep."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("claim", "sweep", "verdict", "estimate [95 %]"):
+        table.add_column(heading, no_wrap=True)
+    last = ""
+    for claim in sorted(claims, key=lambda c: [d["claim"] for d in claims].index(c["claim"])):
+        key = str(claim["claim"])
+        numbers = f"{claim['estimate']:+.3f} \\[{claim['low']:+.3f}, {claim['high']:+.3f}]"
+        table.add_row("" if key == last else key, str(claim["sweep"]), str(claim["verdict"]), numbers)
+        last = key
+    console.print("The paper's claims, on these data. Above 0 the claim holds; intervals are over images.\n")
+    console.print(table)
+    console.print()
+
+
+def show_files(paths: Sequence[Path]) -> None:
+    """The files that a command wrote."""
+    console.print("wrote")
+    for path in paths:
+        console.print(f"  {path}", markup=False)

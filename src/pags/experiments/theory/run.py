@@ -1,0 +1,185 @@
+"""The exact laboratory, end to end: worlds, models, the five parts, and their record."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pags.arrays import Basis, Images
+from pags.data.imageset import ImageSet
+from pags.data.worlds import World, curved_world, distractor_world, linear_world, mixture_world
+from pags.experiments.theory.argument_1 import argument_1
+from pags.experiments.theory.argument_2 import argument_2
+from pags.experiments.theory.bayes import bayes_alignment
+from pags.experiments.theory.models import linear_model, local_pca, perceptron
+from pags.experiments.theory.theorem_1 import Subject, theorem_1
+from pags.experiments.theory.theorem_2 import theorem_2
+from pags.manifold.autoencoder import Autoencoder, Reconstruction
+from pags.manifold.tangent import decoder_tangent
+from pags.seeds import derive, generator, seeded_construction
+from pags.store import Record, Store
+from pags.training.fit import Plan, fit
+from pags.training.objectives import CrossEntropy, Objective
+
+RECORD = "theory.json"
+SHAPE = (1, 8, 8)
+
+Progress = Callable[[str, float], None]
+"""Told what is being done and which share of the whole is finished."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is drawn and trained; `quick` is for tests, and decides less."""
+
+    images: int = 512
+    points: int = 4096
+    training_images: int = 512
+    directions: int = 8
+    epochs: int = 40
+    runs: int = 6
+    regressions: int = 24
+    strengths: tuple[float, ...] = (0.0, 1e-2, 1e-1, 1.0)
+    sizes: tuple[int, ...] = (250, 500, 1000, 2000, 4000, 8000)
+
+
+QUICK = Size(
+    images=64, points=256, training_images=128, directions=4, epochs=8, runs=3, regressions=6,
+    strengths=(0.0, 1e-1, 1.0), sizes=(250, 1000, 4000),
+)  # fmt: skip
+
+
+def run_theory(
+    store: Store,
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    on_progress: Progress = lambda what, share: None,
+) -> Record:
+    """Check theorems, arguments and the way to the Bayes gradient in exact worlds; write `theory.json`.
+
+    Args:
+        store: where the record goes; the figures are drawn from it by `pags.report.theory.draw_theory`.
+        seed: names every draw; equal seeds give equal records on the same machine.
+        quick: a few seconds instead of most of a minute; intervals are wider.
+        on_progress: told what is being done.
+
+    Returns:
+        The record: seed, size, and for each part its rows (claim, place, statement, rule, estimate with
+        interval, expected value, verdict) and curves.
+
+    Raises:
+        PagsError: the record cannot be written.
+    """
+    with _one_thread():
+        parts = _parts(seed, QUICK if quick else Size(), on_progress)
+    record = {"seed": seed, "quick": quick, "parts": parts}
+    store.write_record(RECORD, record)
+    return record
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Work this small is done faster by one thread, many times so where the cores are shared with others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _parts(seed: int, size: Size, on_progress: Progress) -> Record:
+    on_progress("Theorem 1", 0.0)
+    parts = {"theorem_1": _theorem_1(seed, size)}
+    on_progress("Theorem 2", 0.12)
+    parts["theorem_2"] = _theorem_2(seed, size)
+    on_progress("Argument 2", 0.16)
+    parts["argument_2"] = _argument_2(seed, size)
+    parts["argument_1"] = argument_1(
+        linear_world(SHAPE, seed=seed), size.strengths, seed=seed, runs=size.runs,
+        images=size.training_images, epochs=size.epochs,
+        on_run=lambda share: on_progress("Argument 1", 0.2 + 0.3 * share),
+    )  # fmt: skip
+    parts["bayes_gradient"] = bayes_alignment(
+        linear_world(SHAPE, noise=0.02, seed=seed), seed=seed, runs=size.runs,
+        images=size.training_images, epochs=size.epochs // 2,
+        on_run=lambda share: on_progress("Bayes gradient", 0.5 + 0.5 * share),
+    )  # fmt: skip
+    order = ("theorem_1", "theorem_2", "argument_1", "argument_2", "bayes_gradient")
+    return {name: parts[name] for name in order}
+
+
+def _theorem_1(seed: int, size: Size) -> Record:
+    world = curved_world(SHAPE, seed=seed)
+    data = world.image_set(4 * size.training_images, seed=derive(seed, "theorem 1", "training"))
+    images, labels = world.sample(size.points, generator(seed, "theorem 1", "test"))
+    subjects = {
+        "linear": Subject(_classifier(data, None, seed, size), None, _levels(-8, -3)),
+        "softplus": Subject(_classifier(data, nn.Softplus(beta=10), seed, size), 2.0, _levels(-8, -3)),
+        "ReLU": Subject(_classifier(data, nn.ReLU(), seed, size), 1.0, _levels(-8, -5)),
+    }
+    bases = _bases(world, data, images, seed, size)
+    return theorem_1(subjects, images, labels, bases, seed=seed, directions=size.directions)
+
+
+def _levels(first: int, last: int) -> list[float]:
+    """Noise levels, two a decade."""
+    return [10 ** (step / 2) for step in range(first, last + 1)]
+
+
+def _classifier(data: ImageSet, activation: nn.Module | None, seed: int, size: Size) -> nn.Module:
+    """A trained classifier in float64; linear without an activation."""
+    classes = len(data.classes)
+    with seeded_construction(seed, "theorem 1", str(activation)):
+        model = (
+            perceptron(data.shape, classes, activation) if activation else linear_model(data.shape, classes)
+        )
+    return _trained(model, CrossEntropy(), data, seed, size.epochs).double()
+
+
+def _trained(model: nn.Module, objective: Objective, data: ImageSet, seed: int, epochs: int) -> nn.Module:
+    plan = Plan(epochs=epochs, batch_size=64, optimizer="adam", learning_rate=3e-3)
+    for _ in fit(model, objective, data, plan, seed=seed):
+        pass
+    return model
+
+
+def _bases(world: World, data: ImageSet, images: Images, seed: int, size: Size) -> dict[str, Basis]:
+    """The exact tangent spaces, two estimates of them, and spaces of no meaning."""
+    k = world.k
+    with seeded_construction(seed, "theorem 1", "autoencoder"):
+        autoencoder = Autoencoder(data.shape, k, (16, 32))
+    _trained(autoencoder, Reconstruction(), data, seed, size.epochs).double()
+    d = images[0].numel()
+    noise = torch.randn((len(images), d, k), generator=generator(seed, "random"), dtype=torch.float64)
+    return {
+        "exact": world.tangent_basis(images),
+        "local PCA": local_pca(images, data.images.double(), k, neighbours=30),
+        "decoder": decoder_tangent(autoencoder, images)[0],
+        "random": torch.linalg.qr(noise)[0],
+    }
+
+
+def _theorem_2(seed: int, size: Size) -> Record:
+    slider = [distractor_world(SHAPE, informative=step / 4, seed=seed) for step in range(5)]
+    return theorem_2(
+        slider,
+        {
+            "one flat manifold": linear_world(SHAPE, seed=seed),
+            "one curved manifold": curved_world(SHAPE, seed=seed),
+            "a manifold a class": mixture_world(SHAPE, own_manifolds=True, seed=seed),
+        },
+        seed=seed,
+        images=size.images,
+        sigmas=[0.01 * 10 ** (step / 3) for step in range(7)],
+    )
+
+
+def _argument_2(seed: int, size: Size) -> Record:
+    independent, informative = (
+        distractor_world(SHAPE, classes=2, informative=value, seed=seed) for value in (0.0, 1.0)
+    )
+    return argument_2(independent, informative, seed=seed, runs=size.regressions, sizes=size.sizes)

@@ -1,0 +1,120 @@
+"""The command line: bad input ends in one clear line and the right status, good input in files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pags.cli import main
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(ended.value.code or 0)
+
+
+BAD = {
+    "an unknown data set": (["demo", "--data", "digitz"], 2, "expected a data set among digits"),
+    "an unknown command": (["dmeo"], 2, "dmeo"),
+    "an unknown option": (["demo", "--sede", "1"], 2, "--sede"),
+    "a word for a number": (["demo", "--seed", "one"], 2, "--seed"),
+    "an image that is not there": (["lpips", "no.png", "no.png"], 1, "expected an image file"),
+    "a folder without records": (["report", "nowhere"], 2, "try pags demo"),
+    "settings that are not there": (["demo", "--config", "no.toml"], 2, "no.toml"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_ends_in_one_line(
+    what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, status, says = BAD[what]
+    assert run(*words) == status
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+
+
+SETTINGS = {
+    "colour = 1": "colour",
+    'sweeps = [{objective = "pgd", strengths = [0, -0.5, 1]}]': "greater than or equal to 0",
+    'sweeps = [{objective = "bribery", strengths = [0, 1, 2]}]': "expected an objective among",
+    'architecture = "resnet19"': "expected an architecture among",
+    "sigma = 0": "greater than 0",
+    "latent = [": "expected TOML",
+}
+
+
+@pytest.mark.parametrize("text", SETTINGS)
+def test_bad_settings_are_named_before_any_work(
+    text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    assert run("demo", "--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "out")) == 2
+    assert SETTINGS[text] in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*/*"))
+
+
+def test_an_output_folder_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert run("demo", "--out", str(tmp_path / "file" / "folder")) == 1
+    assert "try another folder with --out" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(Exception, match="expected an image file"):
+        main(["lpips", "no.png", "no.png", "--debug"])
+
+
+def test_a_diverging_training_ends_in_one_line_and_keeps_what_is_finished(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "hot.toml").write_text(
+        """
+        autoencoder = {epochs = 1, optimizer = "adam", learning_rate = 2e-3}
+        denoiser = {epochs = 1, optimizer = "adam", learning_rate = 2e-3}
+        classifier = {epochs = 2, learning_rate = 1e30, schedule = "constant"}
+        """
+    )
+    assert run("demo", "--config", str(tmp_path / "hot.toml"), "--out", str(tmp_path / "out")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: expected a finite loss; got")
+    assert said.count("\n") == 1
+    assert len(list((tmp_path / "out" / "autoencoders").iterdir())) == 1
+    assert len(list((tmp_path / "out" / "denoisers").iterdir())) == 1
+
+
+def test_lpips_of_two_files_is_one_number(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name, low in (("a.png", 0), ("b.png", 128)):
+        pixels = torch.arange(64 * 64 * 3).reshape(64, 64, 3) % 97 + low
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(tmp_path / name)
+    assert run("lpips", str(tmp_path / "a.png"), str(tmp_path / "a.png")) == 0
+    assert float(capsys.readouterr().out) == 0
+    assert run("lpips", str(tmp_path / "a.png"), str(tmp_path / "b.png")) == 0
+    assert 0.01 < float(capsys.readouterr().out) < 1
+
+
+@pytest.mark.parametrize("command", ["demo", "report", "lpips", "doctor"])
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert f"Example: pags {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_import_and_help_do_not_wait_for_torch() -> None:
+    code = "import sys, pags, pags.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_paper_in_100_lines_runs() -> None:
+    script = Path(__file__).parent.parent / "examples" / "paper_in_100_lines.py"
+    assert len(script.read_text().splitlines()) <= 100
+    done = subprocess.run([sys.executable, script, "--quick"], check=True, capture_output=True, text=True)
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
+    assert [float(row[0]) for row in rows if len(row) == 6] == [0, 1]
