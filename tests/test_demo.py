@@ -14,9 +14,10 @@ import pags
 from pags.experiments.claims import CLAIMS, SweepMeans, verdict
 from pags.experiments.config import Sweep, SweepConfig
 from pags.experiments.demo import GALLERY, RECORD, run_sweeps
+from pags.experiments.recipes import REVISIONS, Recipes
 from pags.measure.statistics import Interval
 from pags.report.page import write_report
-from pags.store import Store
+from pags.store import Store, fingerprint
 from pags.training.fit import Plan
 
 CONFIG = """
@@ -99,6 +100,24 @@ def test_a_changed_setting_is_not_mistaken_for_finished_work(undisturbed: Store)
         run_sweeps(TINY.model_copy(update={"directions": 3}), Store(undisturbed.root / "other"))["key"]
         != undisturbed.read_record(RECORD)["key"]
     )
+
+
+def test_a_raised_revision_renames_what_depends_on_it_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipes = Recipes(TINY, {"source": "digits"})
+
+    def names() -> dict[str, str]:
+        found = {
+            stage: getattr(recipes, stage)() for stage in ("autoencoder", "denoiser", "tangent", "scores")
+        }
+        found |= {"classifier": recipes.classifier("pgd", 0.5), "measures": recipes.measures("pgd", 0.5)}
+        return {stage: fingerprint(recipe) for stage, recipe in found.items()}
+
+    before = names()
+    monkeypatch.setitem(REVISIONS, "autoencoder", 2)
+    changed = {stage for stage, name in names().items() if name != before[stage]}
+    assert changed == {"autoencoder", "tangent", "measures"}
 
 
 def test_killed_anywhere_it_continues_to_the_same_records(undisturbed: Store, tmp_path: Path) -> None:

@@ -104,7 +104,10 @@ def test_the_pass_by_hand_is_forward_mode_and_the_limit_of_differences(make: Cal
 
 def test_batch_norm_folds_into_the_transposed_convolution() -> None:
     """The derivative of the pair, and no trace in the modules."""
-    pair = awaken(nn.Sequential(nn.Unflatten(1, (K, 1, 1)), nn.ConvTranspose2d(K, 4, 3), nn.BatchNorm2d(4)))
+    layers = lambda: nn.Sequential(  # noqa: E731
+        nn.Unflatten(1, (K, 1, 1)), nn.ConvTranspose2d(K, 4, 3), nn.BatchNorm2d(4)
+    )
+    pair = awaken(built(layers))
     before = {name: value.clone() for name, value in pair.state_dict().items()}
     found = sequential_jacobian(pair, normal(1, K))[0]
     _, convolution, norm = pair.children()
@@ -313,18 +316,20 @@ def test_principal_angles_of_differing_ranks() -> None:
 # --- estimators against exact worlds ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", [curved_world(), mixture_world()], ids=["curved", "mixture"])
+@pytest.mark.parametrize(
+    "world", [curved_world(noise=0.02), mixture_world(noise=0.005)], ids=["curved", "mixture"]
+)
 def test_local_pca_nears_the_exact_tangent_space_with_more_images(world: World) -> None:
     images = world.sample(60, seeded(1))[0]
     exact = ExactTangent(world)(images)[0]
     medians = []
-    for size in (100, 10_000):
+    for size, neighbours in ((100, 20), (10_000, 300)):
         cloud = world.sample(size, seeded(2))[0]
-        basis, ranks = LocalPCA(cloud, world.k, neighbours=40)(images)
+        basis, ranks = LocalPCA(cloud, world.k, neighbours=neighbours)(images)
         assert ranks.tolist() == [world.k] * 60
         medians.append(float(largest_angles(basis, exact).median()))
     assert medians[1] < 0.6 * medians[0], medians
-    assert medians[1] < math.radians(12), medians
+    assert medians[1] < math.radians(8), medians
     assert largest_angles(random_basis(60, 64, world.k), exact).median() > RANDOM
 
 
@@ -453,7 +458,7 @@ IMAGES = torch.full((8, 1, 2, 2), 0.5)
         lambda: DenoiserTangent(lambda x, sigma: torch.cdist(x, x), 0.5, 1)(IMAGES),
         lambda: decoder_tangent(small_autoencoder(), torch.zeros(1, 3, 8, 8), batch_size=0),
         lambda: gram_projection(small_autoencoder().decode, normal(2, K), batch_size=0),
-        lambda: project_by_gram(normal(3, 3, 8, 8), small_autoencoder().decode, normal(2, K)),
+        lambda: gram_projection(small_autoencoder().decode, normal(2, K))(normal(3, 3, 8, 8)),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(act: Callable[[], object]) -> None:

@@ -169,6 +169,18 @@ def test_a_seed_names_a_run(plan: Plan) -> None:
     assert differ(train(plan, objective, seed=6)[0], weights)
 
 
+def test_every_step_draws_its_own_randomness() -> None:
+    seen: list[float] = []
+
+    class Watching(CrossEntropy):
+        def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> Tensor:
+            seen.append(torch.rand((), generator=draws).item())
+            return super().__call__(model, batch, draws)
+
+    train(PLAN, Watching())
+    assert len(set(seen)) == 24
+
+
 def test_training_learns_and_leaves_a_network_in_evaluation_mode() -> None:
     model = network_with_batch_norm()
     with torch.no_grad():

@@ -169,3 +169,17 @@ def test_an_unknown_target_is_refused() -> None:
         input_gradient(smooth_network(), random_images(1), "probability")
     with pytest.raises(UsageError, match="a gradient target"):
         smooth_gradient(smooth_network(), random_images(1), "x", sigma=1, draws=seeded(0))
+
+
+@pytest.mark.parametrize("target", ["logit", "sum-of-logits"])
+def test_captum_s_saliency_is_the_same(target: str) -> None:
+    """Against a peer, on a network with BatchNorm, for given classes."""
+    from captum.attr import Saliency
+
+    network = network_with_batch_norm().eval()
+    images, labels = torch.rand(12, 1, 6, 6, generator=seeded()), torch.arange(12) % 3
+    forward = network if target == "logit" else lambda x: network(x).sum(1)
+    peer = Saliency(forward).attribute(
+        images.clone().requires_grad_(), target=labels if target == "logit" else None, abs=False
+    )
+    torch.testing.assert_close(input_gradient(network, images, target, labels), peer, rtol=0, atol=1e-6)

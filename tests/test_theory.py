@@ -18,7 +18,6 @@ from pags.experiments.theory import Subject, argument_1, run_theory, theorem_1, 
 from pags.experiments.theory.argument_1 import half_life
 from pags.experiments.theory.argument_2 import descent, outside_span, ridge
 from pags.experiments.theory.bayes import _there_and_back
-from pags.experiments.theory.models import local_pca
 from pags.experiments.theory.rows import exactly, over_seeds, row, slope
 from pags.experiments.theory.theorem_1 import approach
 from pags.measure.robustness import definition_1
@@ -177,14 +176,6 @@ def test_a_nonlinear_model_is_not_taken_for_linear() -> None:
     subjects = {"net": Subject(smooth_network(6), None, [0.01, 0.1])}
     part = theorem_1(subjects, images, labels, {"b": random_basis(len(images), 6, 2)}, seed=0, directions=8)
     assert [r["verdict"] for r in part["rows"]] == [CONTRADICTED]
-
-
-def test_local_pca_finds_a_flat_tangent_space() -> None:
-    world = linear_world((1, 4, 4), k=2, noise=1e-4)
-    cloud, _ = world.sample(400, seeded())
-    images, _ = world.sample(10, seeded(1))
-    found, exact = local_pca(images, cloud, 2, neighbours=30), world.tangent_basis(images)
-    torch.testing.assert_close(found @ found.mT, exact @ exact.mT, rtol=0, atol=0.02)
 
 
 # --- Theorem 2 -------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pags.experiments.claims import CLAIMS, judge
 from pags.experiments.config import Sweep, SweepConfig
-from pags.experiments.stages import REVISIONS, TARGETS, UNTRAINED, Columns, Report, Stages
+from pags.experiments.recipes import REVISIONS, UNTRAINED
+from pags.experiments.stages import TARGETS, Columns, Report, Stages
 from pags.measure.regimes import regime
 from pags.measure.statistics import Interval, interval, mean_intervals
 from pags.seeds import generator

@@ -17,6 +17,7 @@ from pags.classifiers.resnet import build_resnet
 from pags.data.imageset import DataSet
 from pags.data.sources import load
 from pags.experiments.config import SweepConfig
+from pags.experiments.recipes import UNTRAINED, Recipes
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.manifold.tangent import decoder_tangent
 from pags.measure.alignment import Reference
@@ -32,20 +33,6 @@ from pags.training.fit import Plan, fit
 from pags.training.objectives import Objective, make_objective
 
 M = TypeVar("M", bound=nn.Module)
-
-UNTRAINED = "untrained"
-"""The control: a network with its initial weights, whose gradients are those of random features."""
-
-REVISIONS = {
-    "classifier": 1,
-    "autoencoder": 1,
-    "denoiser": 1,
-    "tangent": 1,
-    "scores": 1,
-    "lines": 1,
-    "measures": 2,
-}
-"""Raised by whoever changes what a stage computes, so that older artefacts are not taken for its results."""
 
 TARGETS = {"logit": "conditional", "sum-of-logits": "unconditional"}
 """What is compared with what (B.4): the predicted class's logit with the score of the same class, and the
@@ -81,11 +68,16 @@ class Stages:
             for strength in sweep.strengths:
                 self._objective(sweep.objective, strength)
 
+    @cached_property
+    def recipes(self) -> Recipes:
+        """What each stage's result is a function of."""
+        return Recipes(self.config, self.data.train.provenance)
+
     # Networks -------------------------------------------------------------------------------------------
 
     def classifier(self, objective: str, strength: float, report: Report | None = None) -> nn.Module:
         """The classifier trained with an objective at a strength, in evaluation mode."""
-        recipe = self._classifier_recipe(objective, strength)
+        recipe = self.recipes.classifier(objective, strength)
         if objective == UNTRAINED:
             return self._classifier_network().eval()
         return self._trained(
@@ -101,7 +93,7 @@ class Stages:
         """The autoencoder whose decoder's tangent spaces are the manifold's."""
         return self._trained(
             "autoencoders",
-            self._autoencoder_recipe(),
+            self.recipes.autoencoder(),
             self._autoencoder_network,
             Reconstruction(),
             self.config.autoencoder,
@@ -112,7 +104,7 @@ class Stages:
         """The denoiser whose score is compared with the gradients."""
         return self._trained(
             "denoisers",
-            self._denoiser_recipe(),
+            self.recipes.denoiser(),
             self._denoiser_network,
             Denoising(),
             self.config.denoiser,
@@ -124,18 +116,12 @@ class Stages:
     @cached_property
     def basis(self) -> Basis:
         """Tangent bases of the test images."""
-        recipe = {"stage": ["tangent", REVISIONS["tangent"]], "autoencoder": self._autoencoder_recipe()}
-        return self._computed("tangents", recipe, self._tangent)["basis"]
+        return self._computed("tangents", self.recipes.tangent(), self._tangent)["basis"]
 
     @cached_property
     def scores(self) -> Columns:
         """Scores of the test images: the denoiser's and the ideal denoiser's, without and with classes."""
-        recipe = {
-            "stage": ["scores", REVISIONS["scores"]],
-            "denoiser": self._denoiser_recipe(),
-            "sigma": self.config.sigma,
-        }
-        return self._computed("scores", recipe, self._scores)
+        return self._computed("scores", self.recipes.scores(), self._scores)
 
     @cached_property
     def references(self) -> dict[str, Reference]:
@@ -145,26 +131,11 @@ class Stages:
 
     def lines(self) -> Columns:
         """Floor and ceiling of the similarity with each score, per test image."""
-        recipe = {
-            "stage": ["lines", REVISIONS["lines"]],
-            "scores": [self._denoiser_recipe(), self.config.sigma],
-            "seed": self.seed,
-        }
-        return self._computed("measures", recipe, self._lines)
+        return self._computed("measures", self.recipes.lines(), self._lines)
 
     def measures(self, objective: str, strength: float, report: Report | None = None) -> Columns:
         """Everything that is measured of one classifier, per test image."""
-        config = self.config
-        recipe = {
-            "stage": ["measures", REVISIONS["measures"]],
-            "classifier": self._classifier_recipe(objective, strength),
-            "autoencoder": self._autoencoder_recipe(),
-            "denoiser": self._denoiser_recipe(),
-            "sigma": config.sigma,
-            "norms": config.norms,
-            "directions": config.directions,
-            "seed": self.seed,
-        }
+        recipe = self.recipes.measures(objective, strength)
         return self._computed("measures", recipe, lambda: self._measures(objective, strength, report))
 
     def gradients(self, objective: str, strength: float, images: Images) -> dict[str, Images]:
@@ -277,50 +248,10 @@ class Stages:
         model.load_state_dict(self.store.read_tensors(name)[0])
         return model.eval()
 
-    # Recipes and networks -------------------------------------------------------------------------------
-
-    def _classifier_recipe(self, objective: str, strength: float) -> dict[str, Any]:
-        """Strength 0 is the same network for every objective, and an untrained one knows no plan."""
-        recipe: dict[str, Any] = {
-            "stage": ["classifier", REVISIONS["classifier"]],
-            "data": self.data.train.provenance,
-            "seed": self.seed,
-            "architecture": self.config.architecture,
-        }
-        if objective == UNTRAINED:
-            return recipe | {"objective": UNTRAINED}
-        plan = self.config.classifier.model_dump(mode="json")
-        if strength == 0:
-            return recipe | {"plan": plan, "objective": "cross-entropy"}
-        steps = {"attack_steps": self._attack_steps(objective)} if objective == "pgd" else {}
-        return recipe | {"plan": plan, "objective": objective, "strength": strength} | steps
-
-    def _autoencoder_recipe(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "stage": ["autoencoder", REVISIONS["autoencoder"]],
-            "data": self.data.train.provenance,
-            "seed": self.seed,
-            "latent": config.latent,
-            "widths": config.autoencoder_widths,
-            "plan": config.autoencoder.model_dump(mode="json"),
-        }
-
-    def _denoiser_recipe(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "stage": ["denoiser", REVISIONS["denoiser"]],
-            "data": self.data.train.provenance,
-            "seed": self.seed,
-            "widths": config.denoiser_widths,
-            "plan": config.denoiser.model_dump(mode="json"),
-        }
+    # Objectives and networks ----------------------------------------------------------------------------
 
     def _objective(self, objective: str, strength: float) -> Objective:
-        return make_objective(objective, strength, attack_steps=self._attack_steps(objective))
-
-    def _attack_steps(self, objective: str) -> int:
-        return next(sweep.attack_steps for sweep in self.config.sweeps if sweep.objective == objective)
+        return make_objective(objective, strength, attack_steps=self.recipes.attack_steps(objective))
 
     def _classifier_network(self) -> nn.Module:
         train = self.data.train

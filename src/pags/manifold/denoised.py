@@ -99,7 +99,7 @@ class DenoiserTangent:
                 return basis, values
         raise PagsError(
             f"a movement below {self.tolerance} after {self.steps} steps",
-            got=f"{len(moving)} of {len(images)} images still moving, the fastest by {float(moved.max()):.2g}",
+            got=f"{len(moving)} of {len(images)} images still moving, by {float(moved.max()):.2g} at most",
             suggestion="a k at a gap of `spectrum`, more steps or a larger tolerance",
         )
 

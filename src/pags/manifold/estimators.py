@@ -31,8 +31,8 @@ class ExactTangent:
 class LocalPCA:
     """The principal directions of each image's nearest neighbours in a cloud (Kambhatla and Leen 1997).
 
-    On a manifold of curvature 1/R the angle to the true space is about (distance of the neighbours) / R, plus
-    noise / distance: more images help, more neighbours do only until the curvature shows. An image that is in
+    The angle to the true space grows with the neighbours' distance over the radius of curvature, and with the
+    noise over that distance: in a noisy cloud more images help only with more neighbours. An image that is in
     the cloud is one of its own neighbours.
 
     Args:

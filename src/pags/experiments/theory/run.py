@@ -13,10 +13,11 @@ from pags.data.worlds import World, curved_world, distractor_world, linear_world
 from pags.experiments.theory.argument_1 import argument_1
 from pags.experiments.theory.argument_2 import argument_2
 from pags.experiments.theory.bayes import bayes_alignment
-from pags.experiments.theory.models import linear_model, local_pca, perceptron
+from pags.experiments.theory.models import linear_model, perceptron
 from pags.experiments.theory.theorem_1 import Subject, theorem_1
 from pags.experiments.theory.theorem_2 import theorem_2
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
+from pags.manifold.estimators import LocalPCA
 from pags.manifold.tangent import decoder_tangent
 from pags.seeds import derive, generator, seeded_construction
 from pags.store import Record, Store
@@ -157,7 +158,7 @@ def _bases(world: World, data: ImageSet, images: Images, seed: int, size: Size) 
     noise = torch.randn((len(images), d, k), generator=generator(seed, "random"), dtype=torch.float64)
     return {
         "exact": world.tangent_basis(images),
-        "local PCA": local_pca(images, data.images.double(), k, neighbours=30),
+        "local PCA": LocalPCA(data.images.double(), k, neighbours=30)(images)[0],
         "decoder": decoder_tangent(autoencoder, images)[0],
         "random": torch.linalg.qr(noise)[0],
     }
