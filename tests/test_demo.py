@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import pags
 from pags.experiments.claims import CLAIMS, SweepMeans, verdict
@@ -158,8 +159,6 @@ def test_figures_and_page_are_drawn_from_records_alone_and_always_the_same(
 
 
 def test_the_claims_statistics_on_a_sweep_made_by_hand() -> None:
-    import torch
-
     def row(*values: float) -> torch.Tensor:
         return torch.tensor([values], dtype=torch.float64)
 
@@ -199,7 +198,8 @@ def _contents(root: Path) -> dict[str, bytes]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+    """With as many threads as here: sums in another order have other last digits."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def _kill_when(command: list[str], folder: Path, least: int) -> None:

@@ -39,7 +39,7 @@ class Recipes:
     data: Record
 
     def classifier(self, objective: str, strength: float) -> Record:
-        """A trained classifier; strength 0 is one network for all objectives, an untrained one knows no plan."""
+        """A trained classifier; strength 0 is one network for all objectives, untrained knows no plan."""
         plan, network = self.config.classifier, {"architecture": self.config.architecture}
         if objective == UNTRAINED:
             return self._recipe("classifier", data=self.data, objective=UNTRAINED, **network)
