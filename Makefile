@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types bench clean
 
 demo: .venv/.installed
 	$(BIN)/pags demo
@@ -32,3 +32,8 @@ clean:
 .venv/.installed-with-tests: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch .venv/.installed $@
+
+# Ratios of times and peak memory, measured here; the machine must be left alone meanwhile (about five minutes).
+bench: .venv/.installed-with-tests
+	$(BIN)/python -W ignore benchmarks/measures.py
+	$(BIN)/python -W ignore benchmarks/tangent.py
