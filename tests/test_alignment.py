@@ -84,10 +84,14 @@ def test_pictures_fill_the_range_after_their_enlargement(lpips: LPIPS) -> None:
     torch.testing.assert_close(lpips.distance(found, expected), torch.zeros(3), rtol=0, atol=1e-6)
 
 
-def test_features_do_not_depend_on_the_batch_size(lpips: LPIPS) -> None:
-    x = vectors(5)
-    distance = lpips.distance(picture_features(lpips, x, batch_size=2), picture_features(lpips, x))
-    assert distance.tolist() == pytest.approx([0] * 5, abs=1e-6)
+def test_similarities_do_not_depend_on_the_batch_size(lpips: LPIPS) -> None:
+    scores, x = vectors(5), vectors(5, seed=1)
+    in_twos = Reference.of(scores, LPIPS.load(batch_size=2))
+    whole = Reference.of(scores, lpips)
+    for ours, theirs in zip(
+        in_twos.similarity_and_shuffled(x, seeded()), whole.similarity_and_shuffled(x, seeded()), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_colours_are_taken(lpips: LPIPS) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pags.arrays import Images, PerImage, cosines, max_abs_scaled
 from pags.errors import UsageError
-from pags.measure.lpips import LPIPS, Features
+from pags.measure.lpips import LPIPS, Features, joined
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,13 @@ class Reference:
         Raises:
             UsageError: another shape than the score's.
         """
-        return 1 - self.lpips.distance(self._features_of(vectors), self.features)
+        return self._similarities(vectors, None)[0]
 
     def similarity_and_shuffled(self, vectors: Images, draws: torch.Generator) -> tuple[PerImage, PerImage]:
         """The similarity with the score of the same image, and with that of another image."""
-        features = self._features_of(vectors)
         other = derangement(len(vectors), draws).to(vectors.device)
-        return (
-            1 - self.lpips.distance(features, self.features),
-            1 - self.lpips.distance(features, self.features[other]),
-        )
+        same, shuffled = self._similarities(vectors, None, other)
+        return same, shuffled
 
     def floor(self, draws: torch.Generator) -> PerImage:
         """The similarity of normal noise and the score: what no alignment at all scores."""
@@ -71,23 +68,34 @@ class Reference:
         """The cosine of each vector and the score of the same image."""
         return cosines(vectors, self.score)
 
-    def _features_of(self, vectors: Images) -> Features:
+    def _similarities(self, vectors: Images, *orders: Tensor | None) -> list[PerImage]:
+        """1 − LPIPS with the scores in each order (None: their own), a batch at a time.
+
+        Only the reference's features are kept whole.
+        """
         if vectors.shape != self.score.shape:
             raise UsageError(
                 f"vectors of the score's shape {tuple(self.score.shape)}",
                 got=tuple(vectors.shape),
                 suggestion="resizing the gradients to the score's resolution",
             )
-        return picture_features(self.lpips, vectors)
+        parts, size = [], self.lpips.batch_size
+        for first in range(0, len(vectors), size):
+            part = slice(first, first + size)
+            features = picture_features(self.lpips, vectors[part])
+            chosen = (part if order is None else order[part] for order in orders)
+            parts.append([1 - self.lpips.distance(features, self.features[places]) for places in chosen])
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
-def picture_features(lpips: LPIPS, vectors: Images, *, batch_size: int = 256) -> Features:
+def picture_features(lpips: LPIPS, vectors: Images) -> Features:
     """LPIPS features of gradients or scores seen as pictures: enlarged, then scaled to fill [-1, 1].
 
     The scaling comes after the enlargement, which flattens peaks (docs/choices.md, 14).
     """
-    parts = [lpips.features(max_abs_scaled(lpips.enlarge(p))).layers for p in vectors.split(batch_size)]
-    return Features(tuple(torch.cat(layer) for layer in zip(*parts, strict=True)))
+    batches = vectors.split(lpips.batch_size)
+    parts = [lpips.features(max_abs_scaled(lpips.enlarge(batch))).layers for batch in batches]
+    return Features(tuple(joined(layer) for layer in zip(*parts, strict=True)))
 
 
 def derangement(n: int, draws: torch.Generator) -> Tensor:

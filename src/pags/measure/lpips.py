@@ -5,7 +5,7 @@ number of positions. The distance of two images is then the squared length of th
 features, so what a reference needs of AlexNet is computed once and compared with any number of others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -143,7 +143,7 @@ class LPIPS(nn.Module):
         """
         _check_images(images, self.upsample_to)
         batches = [self._embedded(batch).layers for batch in images.split(self.batch_size)]
-        return Features(tuple(torch.cat(rows) for rows in zip(*batches, strict=True)))
+        return Features(tuple(joined(rows) for rows in zip(*batches, strict=True)))
 
     def distance(self, a: Features, b: Features) -> PerImage:
         """The distance of each pair, from their features.
@@ -229,6 +229,11 @@ def lpips_of_files(path_a: Path | str, path_b: Path | str) -> float:
             suggestion="resizing one to the other's size",
         )
     return float(LPIPS.load()(a, b))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts one after the other; a single part is not copied, for that costs as much as the distance."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _unit_rows(x: Float[Tensor, "n c h w"], root: Float[Tensor, "1 c 1 1"]) -> Float[Tensor, "n d"]:
