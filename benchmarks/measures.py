@@ -114,7 +114,8 @@ def peer_lpips() -> nn.Module:
         peer = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     ours, convolutions = LPIPS.load(), [m for m in peer.net.modules() if isinstance(m, nn.Conv2d)]
     for place, convolution in enumerate(convolutions):
-        convolution.weight.data.copy_(ours.get_buffer(f"filters{place}"))
+        scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1) if place == 0 else 1  # which ours holds
+        convolution.weight.data.copy_(ours.get_buffer(f"filters{place}") * scale)
         convolution.bias.data.copy_(ours.get_buffer(f"bias{place}"))
     return peer.eval()
 
