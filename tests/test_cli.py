@@ -101,10 +101,28 @@ def test_lpips_of_two_files_is_one_number(capsys: pytest.CaptureFixture[str], tm
     assert 0.01 < float(capsys.readouterr().out) < 1
 
 
-@pytest.mark.parametrize("command", ["demo", "report", "lpips", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "theory", "report", "lpips", "doctor"])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert f"Example: pags {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_theory_prints_its_rows_and_names_its_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("theory", "--quick", "--out", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    for part in ("Theorem 1", "Theorem 2", "Argument 1", "Argument 2", "Bayes gradient"):
+        assert f"\n{part}\n" in said
+    named = [Path(line.strip()) for line in said.split("wrote\n")[1].splitlines()]
+    assert set(named) == {path for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_doctor_names_versions_and_accelerators(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["torch"] == torch.__version__.split("+")[0] or said["torch"] == torch.__version__
+    assert {"python", "cores", "memory", "pags", "accelerators"} <= set(said)
 
 
 def test_import_and_help_do_not_wait_for_torch() -> None:

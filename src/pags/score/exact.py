@@ -8,6 +8,8 @@ from torch import Tensor
 from pags.arrays import Images, Labels, flatten
 from pags.errors import UsageError
 
+PART = 256  # images at a time, for each needs its distance from every image of the set
+
 
 @dataclass(frozen=True)
 class IdealDenoiser:
@@ -25,6 +27,11 @@ class IdealDenoiser:
     labels: Labels | None = None
 
     def __call__(self, images: Images, sigma: float, labels: Labels | None = None) -> Images:
+        parts = images.split(PART)
+        wanted = [None] * len(parts) if labels is None else labels.split(PART)
+        return torch.cat([self._mean(x, sigma, y) for x, y in zip(parts, wanted, strict=True)])
+
+    def _mean(self, images: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
         points, seen = flatten(self.images).double(), flatten(images).double()
         # |x − y|² without |x|², which the softmax does not see: a product, so that forward mode goes through.
         distances = points.square().sum(1) - 2 * seen @ points.T  # (n, m)
