@@ -48,6 +48,10 @@ SETTINGS = {
     'sweeps = [{objective = "bribery", strengths = [0, 1, 2]}]': "expected an objective among",
     'architecture = "resnet19"': "expected an architecture among",
     "sigma = 0": "greater than 0",
+    "norm = 0.7": "norm must be one of norms",
+    'sweeps = [{objective = "pgd", strengths = [0.5, 1, 2]}]': "strengths must rise from 0",
+    'sweeps = [{objective = "pgd", strengths = [0, 2, 1]}]': "strengths must rise from 0",
+    "sweeps = []": "sweeps must be of different objectives",
     "latent = [": "expected TOML",
 }
 
@@ -60,6 +64,16 @@ def test_bad_settings_are_named_before_any_work(
     assert run("demo", "--config", str(tmp_path / "bad.toml"), "--out", str(tmp_path / "out")) == 2
     assert SETTINGS[text] in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*/*"))
+
+
+def test_what_is_said_on_the_command_line_wins_over_the_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "seed.toml").write_text("seed = 5")
+    assert (
+        run("demo", "--config", str(tmp_path / "seed.toml"), "--data", "nothing", "--out", str(tmp_path)) == 2
+    )
+    assert "got 'nothing'" in capsys.readouterr().err
 
 
 def test_an_output_folder_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for artefacts, figures and the report.")] = Path(
         "pags-out/demo"
     ),
-    data: Annotated[str, typer.Option(help="Data set.")] = "digits",
-    seed: Annotated[int, typer.Option(help="Names every random draw.")] = 0,
+    data: Annotated[str | None, typer.Option(help="Data set; digits where nothing says otherwise.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Names every random draw; 0 as a rule.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings (keys of pags.SweepConfig).")
     ] = None,
@@ -34,7 +34,9 @@ def demo(
     from pags.report.page import write_report
     from pags.store import Store
 
-    settings = read_config(config) if config else SweepConfig(data=data, seed=seed)
+    settings = read_config(config) if config else SweepConfig()
+    said = {"data": data, "seed": seed}  # what is said here wins over the file
+    settings = settings.model_copy(update={key: value for key, value in said.items() if value is not None})
     store = Store(out)
     with ProgressLine() as progress:
         record = run_sweeps(settings, store, progress)

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
@@ -12,6 +12,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from pags.errors import UsageError
@@ -26,6 +27,12 @@ class Sweep(BaseModel):
     objective: str
     strengths: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=3)]
     attack_steps: PositiveInt = 7
+
+    @model_validator(mode="after")
+    def _rises_from_zero(self) -> Self:
+        if self.strengths[0] != 0 or list(self.strengths) != sorted(set(self.strengths)):
+            raise ValueError(f"strengths must rise from 0, not be {list(self.strengths)}")
+        return self
 
 
 class SweepConfig(BaseModel):
@@ -59,8 +66,17 @@ class SweepConfig(BaseModel):
     """The one of `norms` that the main figure and the claims use."""
     directions: PositiveInt = 8
     resamples: PositiveInt = 2000
-    gallery: PositiveInt = 6
+    gallery: Annotated[int, Field(ge=1, le=50)] = 6
     """Images in the grid of gradients."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.norm not in self.norms:
+            raise ValueError(f"norm must be one of norms, {list(self.norms)}, not {self.norm}")
+        objectives = [sweep.objective for sweep in self.sweeps]
+        if not objectives or len(set(objectives)) < len(objectives):
+            raise ValueError(f"sweeps must be of different objectives, not {objectives}")
+        return self
 
 
 def read_config(path: Path) -> SweepConfig:
