@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from conftest import Linear, Traces, network_with_batch_norm, seeded, smooth_network
 from pags.arrays import norms
 from pags.errors import UsageError
-from pags.training.attack import PGD, loss_gradient, robust_correct
+from pags.training.attack import PGD, Norm, loss_gradient, robust_correct, weights_at_rest
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -197,6 +197,61 @@ def test_the_start_comes_from_the_generator_alone() -> None:
     assert not torch.equal(PGD(1).start(images, seeded(1)), PGD(1).start(images, seeded(2)))
 
 
+# --- the other ball --------------------------------------------------------------------------------------
+
+
+@given(
+    n=st.integers(1, 4), seed=seeds, radius=st.floats(1e-6, 3), steps=st.integers(1, 5),
+    relative_step=st.floats(0.1, 20),
+)  # fmt: skip
+def test_in_l_infinity_no_pixel_moves_further_than_the_radius(
+    n: int, seed: int, radius: float, steps: int, relative_step: float
+) -> None:
+    images, labels = random_images(n, seed, (3, 5, 5)), labels_for(n, seed)
+    model = Linear(torch.randn(3, 75, generator=seeded(seed)) / 5)
+    attack = PGD(radius, steps=steps, relative_step=relative_step, norm="linf")
+    attacked = attack(model, images, labels, seeded(seed))
+    assert ((attacked >= 0) & (attacked <= 1)).all()
+    assert ((attacked.double() - images.double()).abs() <= radius).all()
+
+
+@given(seed=seeds, label=st.integers(0, 1), radius=st.floats(0.001, 0.3))
+def test_in_l_infinity_a_linear_classifier_is_attacked_in_a_corner_of_the_cube(
+    seed: int, label: int, radius: float
+) -> None:
+    """epsilon sign(w_other − w_label), the optimum, from any start."""
+    weight = torch.randn(2, 16, generator=seeded(seed), dtype=torch.float64)
+    images = torch.full((3, 1, 4, 4), 0.5, dtype=torch.float64)
+    attack = PGD(radius, steps=3, relative_step=6, norm="linf")
+    delta = attack(Linear(weight), images, torch.full((3,), label), seeded(seed)) - images
+    optimum = radius * (weight[1 - label] - weight[label]).sign()
+    torch.testing.assert_close(delta.flatten(1), optimum.expand(3, -1), rtol=0, atol=1e-9)
+
+
+def test_in_l_infinity_the_start_is_uniform_in_the_cube() -> None:
+    images = torch.zeros(3000, 1, 2, 2)
+    start = PGD(0.2, norm="linf").start(images, seeded(1)).flatten(1)
+    for pixel in range(4):
+        assert kstest(start[:, pixel].numpy() / 0.4 + 0.5, "uniform").pvalue > 1e-3
+    assert torch.corrcoef(start.T).fill_diagonal_(0).abs().max() < 4.5 / 3000**0.5
+
+
+# --- the order of draws ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_the_start_draws_directions_first_and_then_one_number_an_image(n: int) -> None:
+    """So that records stay what they were: written out here once more."""
+    images = random_images(n, shape=(3, 4, 4))
+    draws = seeded(7)
+    direction, share = torch.randn(n, 3, 4, 4, generator=draws), torch.rand(n, generator=draws)
+    expected = 0.7 * direction / direction.flatten(1).norm(dim=1)[:, None, None, None]
+    expected *= share[:, None, None, None] ** (1 / 48)
+    used = seeded(7)
+    torch.testing.assert_close(PGD(0.7).start(images, used), expected, rtol=1e-5, atol=0)
+    assert torch.equal(used.get_state(), draws.get_state())
+
+
 # --- no trace --------------------------------------------------------------------------------------------
 
 
@@ -222,6 +277,22 @@ def test_an_interrupted_attack_puts_the_modes_back() -> None:
     with pytest.raises(KeyboardInterrupt):
         PGD(0.5)(model, random_images(2), labels_for(2), seeded(0))
     traces.assert_none()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_weights_ask_for_gradients_again_after_an_attack(norm: Norm) -> None:
+    """Those that asked before, and no other; and none of them during it."""
+    model = network_with_batch_norm()
+    model[0].weight.requires_grad_(False)
+    before, during = [p.requires_grad for p in model.parameters()], list[bool]()
+    model[5].register_forward_hook(lambda *_: during.extend(p.requires_grad for p in model.parameters()))
+    PGD(0.5, steps=2, norm=norm)(model, random_images(2), labels_for(2), seeded(0))
+    assert during
+    assert not any(during)
+    assert [p.requires_grad for p in model.parameters()] == before
+    with pytest.raises(KeyboardInterrupt), weights_at_rest(model):
+        raise KeyboardInterrupt
+    assert [p.requires_grad for p in model.parameters()] == before
 
 
 def test_the_loss_gradient_is_that_of_each_image_alone() -> None:

@@ -87,7 +87,7 @@ def test_again_trains_nothing_and_changes_nothing(
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("pags.experiments.stages.fit", fail)
+    monkeypatch.setattr("pags.experiments.workshop.fit", fail)
     run_sweeps(TINY, undisturbed)
     assert _contents(undisturbed.root) == before
     # Without the last record, everything is put together again from the artefacts, to the last digit.

@@ -1,8 +1,10 @@
 """Training: a run that is killed and resumed is the run that was left alone, bit by bit."""
 
 import itertools
+import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from conftest import built, network_with_batch_norm, seeded
 from pags.data.batches import Batch, batch_count, epoch_batches, random_crop, random_flip
 from pags.data.imageset import ImageSet
-from pags.errors import TrainingDiverged
+from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.store import Slot, Store
 from pags.training import fit as module
 from pags.training.attack import PGD
 from pags.training.fit import EpochRecord, Plan, fit, learning_rate
-from pags.training.objectives import AdversarialTraining, CrossEntropy, Objective, RandomisedSmoothing
+from pags.training.objectives import (
+    AdversarialTraining,
+    CrossEntropy,
+    GradientNorm,
+    Objective,
+    RandomisedSmoothing,
+)
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -75,11 +84,11 @@ def slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slot:
 
 
 def train(
-    plan: Plan, objective: Objective | None = None, *, slot: Slot | None = None, seed: int = 5
+    plan: Plan, objective: Objective | None = None, *, slot: Slot | None = None, seed: int = 5, **options: Any
 ) -> tuple[dict[str, Tensor], list[EpochRecord]]:
     """The weights and the records of a whole run (or of what is left of it)."""
     model = network_with_batch_norm()
-    records = list(fit(model, objective or CrossEntropy(), DATA, plan, seed=seed, slot=slot))
+    records = list(fit(model, objective or CrossEntropy(), DATA, plan, seed=seed, slot=slot, **options))
     return model.state_dict(), records
 
 
@@ -401,3 +410,116 @@ def test_an_epoch_is_augmented_image_by_image_where_asked() -> None:
         assert 10 < int(changed.sum()) < 60
         again = joined(epoch_batches(data, 30, seed=0, epoch=1, **options))
         assert (again.images != data.images[again.index]).flatten(1).any(1).tolist() != changed.tolist()
+
+
+# --- precision, compilation, states of other runs ----------------------------------------------------------
+
+
+BF16 = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_killed_run_in_bfloat16_continues_bit_by_bit(plan: Plan, slot: Slot) -> None:
+    objective = GradientNorm(0.3)
+    weights, records = train(plan, objective, fabric=BF16)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert differ(train(plan, objective)[0], weights)  # it is computed with fewer digits
+    with pytest.raises(Killed):
+        train(plan, Interrupted(objective, at=10), slot=slot, fabric=BF16)
+    resumed, after = train(plan, objective, slot=slot, fabric=BF16)
+    assert_equal(resumed, weights)
+    assert without_seconds(after) == without_seconds(records)[-len(after) :]
+
+
+def test_an_objective_sees_what_a_network_says_of_itself_in_any_precision() -> None:
+    class Asking(CrossEntropy):
+        def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> Tensor:
+            assert model.note == "here"
+            assert not hasattr(model, "elsewhere")
+            assert model(batch.images).dtype == torch.float32
+            return super().__call__(model, batch, draws)
+
+    class Noted(nn.Sequential):
+        note = "here"
+
+    for fabric in (None, BF16):
+        model = built(lambda: Noted(nn.Flatten(), nn.Linear(16, 3)))
+        list(fit(model, Asking(), DATA, PLAN, seed=5, fabric=fabric))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"plan": PLAN.model_copy(update={"learning_rate": 0.1})}, r"with plan .*0\.1.* got plan .*0\.05"),
+        ({"seed": 6}, "with seed 6 .* got seed 5"),
+        ({"fingerprint": "b"}, "with fingerprint b .* got fingerprint a"),
+        ({"fingerprint": None}, "with fingerprint None .* got fingerprint a"),
+    ],
+)
+def test_the_state_of_another_run_is_refused(what: dict[str, Any], message: str, slot: Slot) -> None:
+    with pytest.raises(Killed):
+        train(PLAN, Interrupted(CrossEntropy(), at=10), slot=slot, fingerprint="a")
+    state = slot.read()
+    with pytest.raises(PagsError, match=message):
+        train(**{"plan": PLAN, "slot": slot, "fingerprint": "a", **what})
+    assert str(slot.read()) == str(state)
+    train(PLAN, slot=slot, fingerprint="a")
+
+
+def test_gradients_that_an_objective_leaves_are_added() -> None:
+    """Zeroed before the objective and not after it: a gradient of its own moves the weights (choices, 3)."""
+
+    class Leaving(CrossEntropy):
+        def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> Tensor:
+            cross_entropy(model(batch.images), batch.labels).backward()
+            return super().__call__(model, batch, draws)
+
+    class Twice(CrossEntropy):
+        def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> Tensor:
+            model(batch.images)  # for BatchNorm's statistics
+            return 2 * super().__call__(model, batch, draws)
+
+    one, other = train(PLAN, Leaving())[0], train(PLAN, Twice())[0]
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-5)
+
+
+def test_records_tell_the_speed() -> None:
+    records = train(PLAN)[1]
+    assert [r.images_per_second * r.seconds for r in records] == pytest.approx([len(DATA)] * 4)
+
+
+def test_layouts_give_the_same_but_for_rounding() -> None:
+    seen = []
+
+    class Watching(CrossEntropy):
+        def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> Tensor:
+            seen.append(batch.images.is_contiguous(memory_format=torch.channels_last))
+            return super().__call__(model, batch, draws)
+
+    pixels = torch.rand(20, 3, 6, 6, generator=seeded(0))
+    data = ImageSet(pixels, torch.arange(20) % 3, ("a", "b", "c"), "coloured")
+    losses = []
+    for innermost in (True, False):
+        run = fit(network_with_batch_norm(3), Watching(), data, PLAN, seed=0, channels_last=innermost)
+        losses.append([record.loss for record in run])
+    assert seen == [True] * 12 + [False] * 12
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own parts
+def test_a_compiled_network_is_trained_like_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root.manager, "disable", logging.DEBUG)  # the compiler says a great deal
+    plan = PLAN.model_copy(update={"epochs": 2, "batch_size": 22})
+    losses, weights = [], []
+    for compiled in (True, False):
+        model = built(lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+        run = fit(model, RandomisedSmoothing(0.1), DATA, plan, seed=5, compile=compiled)
+        losses.append([record.loss for record in run])
+        weights.append(model.state_dict())
+    assert list(weights[0]) == ["1.weight", "1.bias"]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    with pytest.raises(UsageError, match="without a second derivative, for a compiled network; got Gradient"):
+        list(fit(model, GradientNorm(1.0), DATA, plan, seed=5, compile=True))

@@ -12,10 +12,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, softplus
 
-from conftest import Linear, Traces, central_differences, network_with_batch_norm, seeded, smooth_network
+from conftest import (
+    Linear,
+    Traces,
+    built,
+    central_differences,
+    network_with_batch_norm,
+    seeded,
+    smooth_network,
+    used,
+)
 from pags.data.batches import Batch
 from pags.errors import UsageError
-from pags.training.attack import PGD
+from pags.training.attack import PGD, Norm, weights_at_rest
+from pags.training.derivatives import CheaperDerivatives
+from pags.training.gradients import Penalised
 from pags.training.objectives import (
     OBJECTIVES,
     AdversarialTraining,
@@ -26,6 +37,7 @@ from pags.training.objectives import (
     Smoothness,
     make_objective,
 )
+from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -63,8 +75,16 @@ def weight_gradient(losses: Tensor, model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize(
     "objective",
-    [CrossEntropy(), GradientNorm(0.7), Smoothness(0.7, sigma=0.4), RandomisedSmoothing(0.4)],
-    ids=lambda objective: type(objective).__name__,
+    [
+        CrossEntropy(),
+        GradientNorm(0.7),
+        GradientNorm(0.7, penalised="true-logit"),
+        GradientNorm(0.7, penalised="log-probability"),
+        Smoothness(0.7, sigma=0.4),
+        RandomisedSmoothing(0.4),
+        make_objective("gradient-norm", 3e-4, preset="release"),
+    ],
+    ids=str,
 )
 def test_gradients_of_the_weights_are_those_of_finite_differences(objective: Objective) -> None:
     model, batch = smooth_network(), batch_of(5)
@@ -88,6 +108,131 @@ def test_adversarial_training_descends_at_the_attacked_image() -> None:
     losses = AdversarialTraining(attack)(model, batch, seeded(3))
     torch.testing.assert_close(weight_gradient(losses, model), truth, rtol=1e-6, atol=1e-8)
     assert (losses > CrossEntropy()(model, batch, seeded(3))).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_adversarial_training_attacks_in_the_norm_asked_for(norm: Norm) -> None:
+    model, batch = smooth_network(), batch_of(5)
+    attacked = PGD(0.2, norm=norm)(model, batch.images, batch.labels, seeded(3))
+    expected = cross_entropy(model(attacked), batch.labels, reduction="none")
+    found = make_objective("pgd", 0.2, norm=norm)(model, batch, seeded(3))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_each_batch_draws_its_radius_from_the_radii() -> None:
+    """All of them about equally often; the attack is that of PGD with the radius drawn."""
+    weight = torch.tensor([[1.0, 0, 0, 0], [-1, 0, 0, 0]], dtype=torch.float64)
+    images = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    batch = Batch(images, torch.zeros(1, dtype=torch.long), torch.arange(1))
+    objective = make_objective("pgd", 99, radii=(0.1, 0.2, 0.4), attack_steps=2, relative_step=400)
+    model = Linear(weight)
+    losses = torch.cat([objective(model, batch, seeded(i)) for i in range(150)]).detach()
+    # The margin is 2 x₀, which the attack lowers from 1 by 2 epsilon.
+    found = ((1 - losses.expm1().log().neg()) / 2).tolist()
+    counts = [sum(abs(value - radius) < 1e-4 for value in found) for radius in (0.1, 0.2, 0.4)]
+    assert sum(counts) == 150
+    assert min(counts) > 50 - 4 * 5.8  # four standard deviations of a binomial with p = 1/3
+
+
+def test_two_processes_see_what_one_would() -> None:
+    """Each draws for the whole batch and takes its rows."""
+    model, batch = smooth_network(), batch_of(5)
+    for objective in (
+        make_objective("pgd", 0.3), make_objective("pgd", 1, radii=(0.1, 0.4), norm="linf"),
+        RandomisedSmoothing(0.3), Smoothness(1.0), GradientNorm(1.0, "true-logit"),
+    ):  # fmt: skip
+        parts = [
+            Batch(batch.images[part], batch.labels[part], batch.index[part], 5, part)
+            for part in (slice(0, 2), slice(2, 5))
+        ]
+        found = torch.cat([objective(model, part, seeded(9)) for part in parts])
+        torch.testing.assert_close(found, objective(model, batch, seeded(9)))
+
+
+# --- cheaper derivatives ---------------------------------------------------------------------------------
+
+
+def convolutions() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.Softplus(),
+        nn.Conv2d(6, 4, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(4), nn.GELU(),
+        nn.Conv2d(4, 4, 1, dilation=1), nn.BatchNorm2d(4, affine=False), nn.Tanh(),
+        nn.Conv2d(4, 5, 3, padding="same"), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(80, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("training", [True, False])
+def test_cheaper_derivatives_are_those_of_torch(layout: torch.memory_format, training: bool) -> None:
+    """First and second ones, and the running statistics; of convolutions and norms of several kinds."""
+    x = torch.rand(5, 3, 8, 8, generator=seeded(), dtype=torch.float64).contiguous(memory_format=layout)
+
+    def penalty(rules: CheaperDerivatives | None) -> list[Tensor]:
+        model = built(convolutions).double().train(training)
+        used(model)
+        images = x.clone().requires_grad_()
+        if rules is None:
+            values = model(images).logsumexp(1)
+            (gradient,) = torch.autograd.grad(values.sum(), images, create_graph=True)
+        else:
+            with rules:
+                values = model(images).logsumexp(1)
+            with rules.of_inputs_alone():
+                (gradient,) = torch.autograd.grad(values.sum(), images, create_graph=True)
+        (values.mean() + gradient.square().sum()).backward()
+        assert images.grad is not None
+        state = [b.double() for b in model.buffers()]
+        return [
+            values,
+            gradient,
+            images.grad,
+            *[g for p in model.parameters() if (g := p.grad) is not None],
+            *state,
+        ]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        expected = penalty(None)
+        torch.manual_seed(1)
+        found = penalty(CheaperDerivatives(least=0))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_cheaper_derivatives_do_what_they_are_there_for() -> None:
+    """Rules are used from their size on; a scaling takes the place of BatchNorm with weights at rest."""
+    model, x = built(convolutions).eval(), torch.rand(2, 3, 8, 8, generator=seeded(), requires_grad=True)
+    kinds: list[str] = []
+    for least in (0, 10**6):
+        with weights_at_rest(model), CheaperDerivatives(least=least):
+            kinds.append(type(model[:2](x).grad_fn).__name__)
+        with CheaperDerivatives(least=least):
+            kinds.append(type(model[:1](x).grad_fn).__name__)
+    assert kinds == [
+        "_ScalingBackward",
+        "_ConvolutionBackward",
+        "NativeBatchNormBackward0",
+        "ConvolutionBackward0",
+    ]
+
+
+@pytest.mark.parametrize("penalised", ["loss", "true-logit", "log-probability"])
+def test_what_is_penalised(penalised: Penalised) -> None:
+    """Of a linear model ‖w_y‖² for the logit; ‖Wᵀ(p − e)‖² with e of the true or of the predicted class."""
+    weight = torch.randn(3, 4, generator=seeded(2), dtype=torch.float64)
+    batch = batch_of(40)
+    probabilities = (batch.images.flatten(1) @ weight.T).softmax(1)
+    one_hot = torch.eye(3, dtype=torch.float64)
+    rows = {
+        "loss": (probabilities - one_hot[batch.labels]) @ weight,
+        "true-logit": weight[batch.labels],
+        "log-probability": (probabilities - one_hot[probabilities.argmax(1)]) @ weight,
+    }
+    found = GradientNorm(1.0, penalised)(Linear(weight), batch, seeded()).detach()
+    losses = -probabilities[torch.arange(40), batch.labels].log()
+    torch.testing.assert_close(found - losses, rows[penalised].square().sum(1))
+    assert (probabilities.argmax(1) != batch.labels).any()
 
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -239,6 +384,33 @@ def test_names_lead_to_objectives() -> None:
     assert make_objective("smoothing", 0.5) == RandomisedSmoothing(0.5)
     assert make_objective("gradient-norm", 0.5) == GradientNorm(0.5)
     assert make_objective("smoothness", 0.5) == Smoothness(0.5, sigma=0.1)
+
+
+def test_options_lead_to_objectives() -> None:
+    attack = PGD(0.5, steps=3, relative_step=2.0, norm="linf")
+    made = make_objective("pgd", 0.5, attack_steps=3, relative_step=2.0, norm="linf", radii=(1.0, 4.0))
+    assert made == AdversarialTraining(attack, radii=(1.0, 4.0))
+    assert make_objective("pgd", 0, radii=(1.0, 4.0)) == CrossEntropy()
+    assert make_objective("smoothness", 0.5, smoothness_sigma=0.2) == Smoothness(0.5, sigma=0.2)
+    assert make_objective("gradient-norm", 0.5, preset="paper") == GradientNorm(0.5, "true-logit")
+    other = make_objective("gradient-norm", 0.5, penalised="log-probability", preset="paper")
+    assert other == GradientNorm(0.5, "log-probability")
+    assert make_objective("gradient-norm", 0.5, preset="release") == ReleaseGradientNorm(0.5)
+    release = make_objective("pgd", 0.5, attack_steps=3, relative_step=2.0, preset="release")
+    assert release == ReleaseAdversarialTraining(0.5, 3, 2.0)
+    assert make_objective("smoothing", 0.5, preset="release") == RandomisedSmoothing(0.5)
+    assert make_objective("cross-entropy", 0.5) == CrossEntropy()
+
+
+def test_options_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"norm l2 and penalised loss.*norm linf"):
+        make_objective("pgd", 1, norm="linf", preset="release")
+    with pytest.raises(UsageError, match=r"norm l2 and penalised loss.*penalised true-logit"):
+        make_objective("gradient-norm", 1, penalised="true-logit", preset="release")
+    with pytest.raises(UsageError, match="attack radius"):
+        make_objective("pgd", 1, radii=(1.0, -1.0), preset="release")
+    with pytest.raises(UsageError, match="attack radius"):
+        make_objective("pgd", 1, radii=(1.0, -1.0))
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Residual networks for small images (He et al. 2016, with the CIFAR stem)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ class Normalise(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor([float(value) for value in values]).reshape(-1, 1, 1))
 
     def forward(self, images: Images) -> Images:
         return (images - self.mean) / self.std
@@ -51,6 +52,35 @@ class Block(nn.Module):
         return self.act2(out + self.shortcut(x))
 
 
+class Bottleneck(nn.Module):
+    """A 1×1, a 3×3 and a 1×1 convolution, the last four times as wide, and a shortcut."""
+
+    def __init__(self, inside: int, outside: int, stride: int, activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        width = outside // WIDENING
+        self.conv1 = nn.Conv2d(inside, width, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outside, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(outside)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+        self.act1, self.act2, self.act3 = activation(), activation(), activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.act1(self.norm1(self.conv1(x)))
+        out = self.norm3(self.conv3(self.act2(self.norm2(self.conv2(out)))))
+        return self.act3(out + self.shortcut(x))
+
+
+WIDENING = 4
+"""A bottleneck's output is four times as wide as its 3×3 convolution (He et al. 2016)."""
+
+
 class ResNet(nn.Module):
     """A residual network: stem, stages of blocks, adaptive average pooling, one linear layer.
 
@@ -58,7 +88,8 @@ class ResNet(nn.Module):
         channels: colour channels of the images.
         classes: number of logits.
         widths: channels of each stage; every stage after the first halves the resolution.
-        depth: blocks a stage.
+        depth: blocks in each stage.
+        bottleneck: whether the blocks are bottlenecks, their output `WIDENING` times as wide.
         activation: one of `ACTIVATIONS`.
         mean, std: normalisation of each channel, for images in [0, 1].
 
@@ -72,7 +103,8 @@ class ResNet(nn.Module):
         classes: int,
         *,
         widths: Sequence[int],
-        depth: int,
+        depth: Sequence[int],
+        bottleneck: bool = False,
         activation: str = "relu",
         mean: Sequence[float],
         std: Sequence[float],
@@ -89,15 +121,17 @@ class ResNet(nn.Module):
         )
         blocks: list[nn.Module] = []
         inside = widths[0]
+        block: Callable[..., nn.Module] = Bottleneck if bottleneck else Block
         for stage, width in enumerate(widths):
-            for place in range(depth):
-                blocks.append(Block(inside, width, 2 if stage and not place else 1, act))
-                inside = width
+            outside = WIDENING * width if bottleneck else width
+            for place in range(depth[stage]):
+                blocks.append(block(inside, outside, 2 if stage and not place else 1, act))
+                inside = outside
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(inside, classes)
 
-    def features(self, images: Images) -> Tensor:  # (n, widths[-1])
+    def features(self, images: Images) -> Tensor:  # (n, widths[-1]), four times that of bottlenecks
         """The input of the last layer."""
         return self.pool(self.blocks(self.stem(self.normalise(images)))).flatten(1)
 
@@ -105,9 +139,20 @@ class ResNet(nn.Module):
         return self.head(self.features(images))
 
 
-WIDTHS_AND_DEPTH = {
-    "resnet18": ((64, 128, 256, 512), 2),  # the paper's network (B.2): 11.2 million weights
-    "small-resnet": ((16, 32, 64), 1),
+@dataclass(frozen=True)
+class Layout:
+    """The stages of one residual network."""
+
+    widths: tuple[int, ...]
+    depth: tuple[int, ...]
+    bottleneck: bool = False
+
+
+LAYOUTS = {
+    "resnet18": Layout((64, 128, 256, 512), (2, 2, 2, 2)),  # the paper's network (B.2): 11.2 million weights
+    "resnet34": Layout((64, 128, 256, 512), (3, 4, 6, 3)),
+    "resnet50": Layout((64, 128, 256, 512), (3, 4, 6, 3), bottleneck=True),
+    "small-resnet": Layout((16, 32, 64), (1, 1, 1)),
 }
 
 
@@ -123,15 +168,25 @@ def build_resnet(
     """The network called `name`.
 
     Args:
-        name: "resnet18" (the paper's) or "small-resnet" (three blocks, for small images on a CPU).
+        name: "resnet18" (the paper's), "resnet34", "resnet50", or "small-resnet" (three blocks, for small
+            images on a CPU).
         channels, classes, activation, mean, std: as in `ResNet`.
 
     Raises:
         UsageError: no network has this name.
     """
-    if name not in WIDTHS_AND_DEPTH:
+    if name not in LAYOUTS:
         raise UsageError(
-            f"an architecture among {', '.join(WIDTHS_AND_DEPTH)}", got=repr(name), suggestion="small-resnet"
+            f"an architecture among {', '.join(LAYOUTS)}", got=repr(name), suggestion="small-resnet"
         )
-    widths, depth = WIDTHS_AND_DEPTH[name]
-    return ResNet(channels, classes, widths=widths, depth=depth, activation=activation, mean=mean, std=std)
+    layout = LAYOUTS[name]
+    return ResNet(
+        channels,
+        classes,
+        widths=layout.widths,
+        depth=layout.depth,
+        bottleneck=layout.bottleneck,
+        activation=activation,
+        mean=mean,
+        std=std,
+    )

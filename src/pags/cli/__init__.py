@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from pags.cli import demo, look, theory
+from pags.cli import audit, convert, data, demo, generate, look, reproduce, theory, train
 from pags.errors import PagsError, UsageError
 
 app = typer.Typer(
@@ -21,9 +21,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-demo.register(app)
-theory.register(app)
-look.register(app)
+for group in (demo, theory, train, audit, reproduce, generate, convert, data, look):
+    group.register(app)
 
 
 @app.callback()

@@ -16,6 +16,7 @@ class ProgressLine:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._last = ""
+        self._begun: float | None = None
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True)
         self._task = self._bar.add_task("starting", total=1.0, left="")
@@ -28,7 +29,12 @@ class ProgressLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if console.is_terminal:  # elsewhere it would end in an empty line
+            self._bar.stop()
+
+    def begun_at(self, share: float) -> None:
+        """Say which share was finished earlier, in a run that continues; the first word counts."""
+        self._begun = share if self._begun is None else self._begun
 
     def __call__(self, what: str, share: float) -> None:
         left = self._left(share)
@@ -40,8 +46,8 @@ class ProgressLine:
 
     def _left(self, share: float) -> str:
         """Time left, once enough is done to guess it."""
-        spent = time.monotonic() - self._started
-        if share < 0.03 or spent < 2:
+        spent, done = time.monotonic() - self._started, share - (self._begun or 0.0)
+        if done < 0.03 or spent < 2:
             return ""
-        seconds = round(spent * (1 - share) / share)
+        seconds = round(spent * (1 - share) / done)
         return f"about {seconds // 60} min {seconds % 60:02d} s left"

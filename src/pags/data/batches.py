@@ -1,28 +1,68 @@
 """Seeded batches, augmented as whole tensors."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pags.arrays import Images, Labels
+from pags.arrays import Images, Labels, PerImage
 from pags.data.imageset import ImageSet, as_float
 from pags.seeds import generator
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images, their labels, and their places in the set they came from."""
+    """Some images, their labels, and their places in the set they came from.
+
+    Where several processes share a batch, this is the part of one of them. Its draws are made for the whole
+    batch and its own rows taken, so that what an image meets does not depend on how the batch was shared.
+
+    Args:
+        images, labels, index: (n, c, h, w) in [0, 1], (n,), (n,).
+        whole: images in the whole batch; None: these are all.
+        places: which rows of the whole batch these are.
+    """
 
     images: Images
     labels: Labels
     index: Tensor
+    whole: int | None = None
+    places: slice = field(default_factory=lambda: slice(None))
+
+    def normal(self, draws: torch.Generator) -> Images:
+        """Standard normal noise of the images' shape, independent in every pixel."""
+        rows = torch.randn(self._rows, *self.images.shape[1:], generator=draws, device=draws.device)
+        return rows[self.places].to(self.images)
+
+    def normals(self, draws: torch.Generator) -> PerImage:
+        """One standard normal number an image."""
+        rows = torch.randn(self._rows, generator=draws, device=draws.device)
+        return rows[self.places].to(self.images)
+
+    def uniform(self, draws: torch.Generator) -> PerImage:
+        """One number an image, uniform in [0, 1)."""
+        rows = torch.rand(self._rows, generator=draws, device=draws.device)
+        return rows[self.places].to(self.images)
+
+    @property
+    def _rows(self) -> int:
+        return len(self.images) if self.whole is None else self.whole
 
 
 def epoch_batches(
-    data: ImageSet, size: int, *, seed: int, epoch: int, first: int = 0, crop: int = 0, flip: bool = False
+    data: ImageSet,
+    size: int,
+    *,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    crop: int = 0,
+    flip: bool = False,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[Batch]:
     """The batches of one epoch, in an order and with augmentations that `seed` and `epoch` alone decide.
 
@@ -31,19 +71,29 @@ def epoch_batches(
         first: batches to leave out at the start, for a run that is resumed in the middle of an epoch.
         crop: pixels of zero padding for random crops (0: none).
         flip: whether each image is mirrored with probability one half.
+        rank, processes: whose part of each batch is wanted. A batch of fewer images than processes is not
+            shared: every process has the whole of it.
     """
     order = torch.randperm(len(data), generator=generator(seed, "order", epoch))
     for number, index in enumerate(order.split(size)):
         if number < first:
             continue
-        where = index.to(data.labels.device)
+        part = share(len(index), rank, processes)
+        where = index[part].to(data.labels.device)
         images = as_float(data.pixels[where])
         draws = generator(seed, "augment", epoch, number)
         if crop:
-            images = random_crop(images, crop, draws)
+            images = crop_at(images, crop, _crop_places(len(index), crop, draws)[:, part])
         if flip:
-            images = random_flip(images, draws)
-        yield Batch(images, data.labels[where], where)
+            images = mirror(images, _coins(len(index), draws)[part])
+        yield Batch(images, data.labels[where], where, len(index), part)
+
+
+def share(rows: int, rank: int, processes: int) -> slice:
+    """The rows of a batch that process `rank` of `processes` takes: parts differ by one row at most."""
+    if rows < processes:
+        return slice(0, rows)
+    return slice(rows * rank // processes, rows * (rank + 1) // processes)
 
 
 def batch_count(data: ImageSet, size: int) -> int:
@@ -53,8 +103,18 @@ def batch_count(data: ImageSet, size: int) -> int:
 
 def random_crop(images: Images, padding: int, draws: torch.Generator) -> Images:
     """Each image padded with zeros and cut to its old size at a place of its own."""
+    return crop_at(images, padding, _crop_places(len(images), padding, draws))
+
+
+def random_flip(images: Images, draws: torch.Generator) -> Images:
+    """Each image mirrored left to right with probability one half."""
+    return mirror(images, _coins(len(images), draws))
+
+
+def crop_at(images: Images, padding: int, offsets: Int[Tensor, "2 n"]) -> Images:
+    """Each image padded with zeros and cut to its old size at the row and column that `offsets` names."""
     n, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, n), generator=draws).to(images.device)
+    offsets = offsets.to(images.device)
     rows = offsets[0][:, None] + torch.arange(height, device=images.device)  # (n, h)
     columns = offsets[1][:, None] + torch.arange(width, device=images.device)  # (n, w)
     padded = pad(images, [padding] * 4)
@@ -62,7 +122,14 @@ def random_crop(images: Images, padding: int, draws: torch.Generator) -> Images:
     return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def random_flip(images: Images, draws: torch.Generator) -> Images:
-    """Each image mirrored left to right with probability one half."""
-    chosen = torch.rand(len(images), generator=draws).to(images.device) < 0.5
-    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+def mirror(images: Images, chosen: Bool[Tensor, "n"]) -> Images:
+    """The images, those that are `chosen` mirrored left to right."""
+    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def _crop_places(n: int, padding: int, draws: torch.Generator) -> Tensor:  # (2, n)
+    return torch.randint(0, 2 * padding + 1, (2, n), generator=draws)
+
+
+def _coins(n: int, draws: torch.Generator) -> Tensor:  # (n,)
+    return torch.rand(n, generator=draws) < 0.5

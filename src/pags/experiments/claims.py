@@ -7,6 +7,8 @@ above 0, *contradicted* where the whole interval lies below, and *undecided* oth
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -170,7 +172,7 @@ CLAIMS = (
 def judge(
     claims: Sequence[Claim],
     sweep: str,
-    quantities: Mapping[str, Sequence[Tensor]],
+    quantities: Sequence[Mapping[str, Sequence[Tensor]]],
     *,
     seed: int,
     resamples: int = 2000,
@@ -180,16 +182,17 @@ def judge(
     Args:
         claims: what is judged.
         sweep: its name, for the records.
-        quantities: for each field of `SweepMeans`, one tensor of per-image values a strength, rising.
+        quantities: for each repeat of the trainings and each field of `SweepMeans`, one tensor of per-image
+            values a strength, rising.
         seed: names the resampling.
-        resamples: how often the images are resampled.
+        resamples: how often the images (and the repeats, where there are several) are resampled.
 
     Returns:
         One record a claim: key, sweep, place, statement, rule, the estimate with its interval, verdict.
     """
-    names = list(quantities)
-    strengths = len(quantities[names[0]])
-    table = torch.stack([values for name in names for values in quantities[name]], 1)
+    names = list(quantities[0])
+    strengths = len(quantities[0][names[0]])
+    tables = [torch.stack([v for name in names for v in each[name]], 1).cpu() for each in quantities]
 
     def means_of(columns: Tensor) -> SweepMeans:  # (b, m) -> (b, s) each
         return SweepMeans(**dict(zip(names, columns.split(strengths, 1), strict=True)))
@@ -197,14 +200,51 @@ def judge(
     records = []
     for claim in claims:
         draws = generator(seed, "claim", claim.key, sweep)
-        found = interval(lambda m, c=claim: c.statistic(means_of(m)), table, draws=draws, resamples=resamples)  # type: ignore[misc]
-        records.append(
-            {
-                "claim": claim.key, "sweep": sweep, "place": claim.place, "statement": claim.statement,
-                "rule": claim.rule, **found.to_record(), "verdict": verdict(found),
-            }
-        )  # fmt: skip
+        statistic = partial(_statistic, claim, means_of)
+        found = interval(statistic, tables, draws=draws, resamples=resamples)
+        records.append(claim_record(claim, sweep, found))
     return records
+
+
+def _statistic(claim: Claim, means_of: Callable[[Tensor], SweepMeans], means: Tensor) -> Tensor:
+    return claim.statistic(means_of(means))
+
+
+def claim_record(claim: Any, sweep: str, found: Interval) -> Record:
+    """What is written down of one claim: `claim` has a key, a place, a statement and a rule."""
+    return {
+        "claim": claim.key, "sweep": sweep, "place": claim.place, "statement": claim.statement,
+        "rule": claim.rule, **found.to_record(), "verdict": verdict(found),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim about something other than a sweep: a statistic of column means, above 0 where the claim holds.
+
+    Args:
+        key, place, statement, rule: as in `Claim`.
+        statistic: from the means (b, m) of the columns of a table to values (b,).
+    """
+
+    key: str
+    place: str
+    statement: str
+    rule: str
+    statistic: Callable[[Float[Tensor, "b m"]], Float[Tensor, "b"]]
+
+
+def judged(
+    claim: Verdict,
+    about: str,
+    table: Float[Tensor, "n m"],
+    *,
+    draws: torch.Generator,
+    resamples: int = 2000,
+) -> Record:
+    """The record of a claim, judged on a table of one row an image; `about` names what it is judged on."""
+    found = interval(claim.statistic, table, draws=draws, resamples=resamples)
+    return claim_record(claim, about, found)
 
 
 def verdict(found: Interval) -> str:

@@ -2,13 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -41,8 +42,23 @@ class SweepConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = "digits"
+    data_folder: str | None = None
+    """Where downloads and prepared arrays lie; None: the usual place."""
+    train_images: PositiveInt | None = None
+    images: PositiveInt | None = None
+    """How many images are trained on and measured, a seeded choice; None: all."""
     seed: int = 0
+    repeats: PositiveInt = 1
+    """Trainings of each classifier, from different seeds."""
+    device: str = "cpu"
     architecture: str = "small-resnet"
+    activation: str = "relu"
+    preset: Literal["ours", "paper", "release"] = "ours"
+    """Which reading of the paper the objectives follow (docs/choices.md)."""
+    relative_step: PositiveFloat = 2.5
+    """Length of an attack's step, in units of radius / steps."""
+    scale_rate: bool = False
+    """Whether strong penalties lower the learning rate, as in B.2."""
     classifier: Plan = Plan(epochs=15, learning_rate=0.1)
     sweeps: tuple[Sweep, ...] = (
         Sweep(objective="gradient-norm", strengths=(0, 0.01, 0.1, 0.5, 2, 10)),
@@ -59,18 +75,28 @@ class SweepConfig(BaseModel):
     denoiser: Plan = Plan(epochs=45, optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.99)
     sigma: PositiveFloat = 0.5
     """The score's noise level, in EDM's unit."""
+    autoencoder_file: str | None = None
+    denoiser_file: str | None = None
+    conditional_denoiser_file: str | None = None
+    """Networks to use instead of training them here; denoisers may be EDM's pickles."""
 
     norms: tuple[PositiveFloat, ...] = (0.25, 0.5, 1.0, 2.0)
     """l2 norms of the perturbations, for images in [0, 1]."""
     norm: PositiveFloat = 0.5
     """The one of `norms` that the main figure and the claims use."""
     directions: PositiveInt = 8
+    change: str = "softmax-l2"
+    """How the change of the output is measured."""
+    upsample_to: NonNegativeInt = 64
+    """Smallest side of what LPIPS compares; 0: as it is, which is the paper's way."""
     resamples: PositiveInt = 2000
     gallery: Annotated[int, Field(ge=1, le=50)] = 6
     """Images in the grid of gradients."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.device not in {"cpu", "cuda"}:
+            raise ValueError(f"device must be cpu or cuda, not {self.device}")
         if self.norm not in self.norms:
             raise ValueError(f"norm must be one of norms, {list(self.norms)}, not {self.norm}")
         objectives = [sweep.objective for sweep in self.sweeps]

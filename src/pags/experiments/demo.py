@@ -4,16 +4,19 @@ Everything that figures and report need ends up in two artefacts, `records/sweep
 `records/gallery.safetensors`; both are functions of the settings alone.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pags.arrays import project
 from pags.experiments.claims import CLAIMS, judge
 from pags.experiments.config import Sweep, SweepConfig
+from pags.experiments.engines import Job, Progress, run_jobs
 from pags.experiments.recipes import REVISIONS, UNTRAINED
-from pags.experiments.stages import TARGETS, Columns, Report, Stages
+from pags.experiments.stages import TARGETS, Stages
+from pags.experiments.workshop import Columns
 from pags.measure.regimes import regime
 from pags.measure.statistics import Interval, interval, mean_intervals
 from pags.seeds import generator
@@ -21,26 +24,21 @@ from pags.store import Record, Store, fingerprint
 
 RECORD, GALLERY = "records/sweep.json", "records/gallery.safetensors"
 
-Progress = Callable[[str, float], None]
-"""Told what is being done and which share of the whole is finished."""
 
-
-@dataclass(frozen=True)
-class Job:
-    """A part of the work, with its rough cost in seconds on two cores."""
-
-    name: str
-    cost: float
-    run: Callable[[Report], object]
-
-
-def run_sweeps(config: SweepConfig, store: Store, progress: Progress = lambda what, share: None) -> Record:
+def run_sweeps(
+    config: SweepConfig,
+    store: Store,
+    progress: Progress = lambda what, share: None,
+    *,
+    engine: str = "inline",
+) -> Record:
     """Train, measure and judge; what the store already holds is not done again.
 
     Args:
         config: the settings.
         store: where artefacts and records go.
         progress: told what is being done.
+        engine: where the jobs run, see `pags.experiments.engines`.
 
     Returns:
         The record: settings, reference lines, one entry a model, one entry a claim and sweep.
@@ -53,13 +51,10 @@ def run_sweeps(config: SweepConfig, store: Store, progress: Progress = lambda wh
         return record
     stages = Stages(config, store)
     stages.check()
-    jobs = list(_jobs(stages))
-    total = sum(job.cost for job in jobs)
-    done = 0.0
-    for job in jobs:
-        progress(job.name, done / total)
-        job.run(lambda share, job=job, done=done: progress(job.name, (done + share * job.cost) / total))  # type: ignore[misc]
-        done += job.cost
+    run_jobs(
+        jobs(config), lambda: stages if engine == "inline" else Stages(config, store),
+        engine=engine, device=config.device, progress=progress,
+    )  # fmt: skip
     progress("judging the claims", 1.0)
     if not store.has(GALLERY) or store.read_tensors(GALLERY)[1] != {"key": key}:
         store.write_tensors(GALLERY, gallery(stages), {"key": key})
@@ -74,17 +69,27 @@ def models(config: SweepConfig) -> list[tuple[str, float]]:
     return found + [(s.objective, value) for s in config.sweeps for value in s.strengths if value > 0]
 
 
-def _jobs(stages: Stages) -> Iterator[Job]:
-    config = stages.config
-    yield Job("training the autoencoder", 5, lambda report: stages.autoencoder(report))
-    yield Job("training the denoiser", 18, lambda report: stages.denoiser(report))
-    yield Job("tangent spaces, scores and their lines", 4, lambda report: stages.lines())
-    costs = {"pgd": 8.0, "gradient-norm": 6.0, "smoothness": 3.0}
-    for objective, strength in models(config):
-        what = f"{objective} {strength:g}" if strength else "no robustness"
-        name = "measuring the untrained control" if objective == UNTRAINED else f"classifier: {what}"
-        cost = 2 + (costs.get(objective, 1.5) if strength else 1.5)
-        yield Job(name, cost, lambda report, o=objective, s=strength: stages.measures(o, s, report))  # type: ignore[misc]
+def jobs(config: SweepConfig) -> list[Job[Stages]]:
+    """The work of an experiment: what everything needs, then one job a model and repeat."""
+    first = [
+        Job[Stages]("training the autoencoder", 5, lambda stages, report: stages.autoencoder(report), True),
+        Job[Stages]("training the denoiser", 18, lambda stages, report: stages.denoiser(report), True),
+        Job[Stages]("tangent spaces, scores and their lines", 4, lambda stages, report: stages.lines(), True),
+    ]
+    repeats = range(config.repeats)
+    return first + [_model_job(config, *model, repeat) for model in models(config) for repeat in repeats]
+
+
+COSTS = {"pgd": 8.0, "gradient-norm": 6.0, "smoothness": 3.0}
+"""Rough seconds of a training in the demo on two cores; 1.5 where nothing is said."""
+
+
+def _model_job(config: SweepConfig, objective: str, strength: float, repeat: int) -> Job[Stages]:
+    what = f"{objective} {strength:g}" if strength else "no robustness"
+    name = "measuring the untrained control" if objective == UNTRAINED else f"classifier: {what}"
+    name += f" ({repeat + 1} of {config.repeats})" if config.repeats > 1 else ""
+    cost = 2 + (COSTS.get(objective, 1.5) if strength else 1.5)
+    return Job(name, cost, lambda stages, report: stages.measures(objective, strength, report, repeat=repeat))
 
 
 def summarise(stages: Stages) -> Record:
@@ -114,8 +119,8 @@ def summarise(stages: Stages) -> Record:
     }
 
 
-def _quantities(stages: Stages, sweep: Sweep) -> dict[str, list[Tensor]]:
-    columns = [stages.measures(sweep.objective, strength) for strength in sweep.strengths]
+def _quantities(stages: Stages, sweep: Sweep) -> list[dict[str, list[Tensor]]]:
+    """What the claims are about, for each repeat: per-image values at each strength."""
     norm = f"{stages.config.norm:g}"
     names = {
         "on": f"on {norm}",
@@ -124,11 +129,20 @@ def _quantities(stages: Stages, sweep: Sweep) -> dict[str, list[Tensor]]:
         "similarity": "similarity logit",
         "similarity_of_sum": "similarity sum-of-logits",
     }
-    return {field: [c[name] for c in columns] for field, name in names.items()}
+    columns = [repeated(stages, sweep.objective, strength) for strength in sweep.strengths]
+    return [
+        {field: [at_strength[repeat][name] for at_strength in columns] for field, name in names.items()}
+        for repeat in range(stages.config.repeats)
+    ]
+
+
+def repeated(stages: Stages, objective: str, strength: float) -> list[Columns]:
+    """The measures of a model, one set of columns a repeat."""
+    return [stages.measures(objective, strength, repeat=r) for r in range(stages.config.repeats)]
 
 
 def _model_entry(stages: Stages, objective: str, strength: float) -> Record:
-    columns = stages.measures(objective, strength)
+    columns = repeated(stages, objective, strength)
     norm = f"{stages.config.norm:g}"
     off_over_on = _ratio(stages, columns, f"off {norm}", f"on {norm}")
     lost = _accuracy_lost(stages, objective, columns)
@@ -140,43 +154,67 @@ def _model_entry(stages: Stages, objective: str, strength: float) -> Record:
         "rho1": _ratio(stages, columns, "squared change off", "squared change").to_record(),
         "accuracy lost": lost.to_record(),
         "regime": "control" if objective == UNTRAINED else regime(off_over_on, lost),
+        "runs": [{name: _run_mean(each[name]) for name in each} for each in columns],
     }
 
 
-def _accuracy_lost(stages: Stages, objective: str, columns: Columns) -> Interval:
-    """Points of accuracy below the best model of the sweep, paired by image."""
+def _run_mean(column: Tensor) -> float | None:
+    """The mean over the images on which the quantity is defined; None where it is on none."""
+    found = float(column.nanmean())
+    return None if math.isnan(found) else found
+
+
+def _accuracy_lost(stages: Stages, objective: str, columns: Sequence[Columns]) -> Interval:
+    """Points of accuracy below the best model of the sweep, paired by image and repeat."""
     sweep = next((s for s in stages.config.sweeps if s.objective == objective), stages.config.sweeps[0])
-    others = [stages.measures(sweep.objective, strength)["correct"] for strength in sweep.strengths]
-    best = max(others, key=lambda correct: float(correct.mean()))
-    lost = {"lost": best - columns["correct"]}
+    others = [repeated(stages, sweep.objective, strength) for strength in sweep.strengths]
+    best = max(others, key=lambda model: sum(float(each["correct"].mean()) for each in model))
+    lost = [{"lost": b["correct"] - own["correct"]} for b, own in zip(best, columns, strict=True)]
     return mean_intervals(lost, draws=generator(stages.seed, "accuracy lost"))["lost"]
 
 
-def _means(stages: Stages, columns: Columns) -> Record:
+def _means(stages: Stages, columns: Columns | Sequence[Columns]) -> Record:
     """Every column's mean with its interval; the same resampling for every model."""
     found = mean_intervals(columns, draws=generator(stages.seed, "means"), resamples=stages.config.resamples)
     return {name: value.to_record() for name, value in found.items()}
 
 
-def _ratio(stages: Stages, columns: Columns, above: str, below: str) -> Interval:
-    table = torch.stack([columns[above], columns[below]], 1)
+def _ratio(stages: Stages, columns: Sequence[Columns], above: str, below: str) -> Interval:
+    tables = [torch.stack([each[above], each[below]], 1) for each in columns]
     draws = generator(stages.seed, "ratio", above, below)
-    return interval(lambda means: means[:, 0] / means[:, 1], table, draws=draws)
+    return interval(lambda means: means[:, 0] / means[:, 1], tables, draws=draws)
 
 
 def gallery(stages: Stages) -> Columns:
-    """Some test images, one of each class in turn, their scores, and their gradients in every model."""
+    """Some test images, one of each class in turn, their scores, and their gradients in every model.
+
+    Also the gradients' and scores' parts on the manifold, random directions with theirs, and what each of
+    AlexNet's five layers contributes to the distance of gradient and score (B.10).
+    """
     test, chosen = stages.data.test, _chosen(stages)
-    images, labels = test.images[chosen], test.labels[chosen]
-    found = {"images": images, "labels": labels}
-    found |= {f"score {name}": stages.scores[name][chosen] for name in ("unconditional", "conditional")}
+    images, labels, basis = test.images[chosen], test.labels[chosen], stages.basis[chosen]
+    draws = generator(stages.seed, "gallery directions")
+    directions = torch.randn((DIRECTIONS, *images.shape), generator=draws).to(images)
+    found = {"images": images, "labels": labels, "directions": directions}
+    found["directions on"] = torch.stack([project(direction, basis) for direction in directions])
+    for name in TARGETS.values():
+        found[f"score {name}"] = stages.scores[name][chosen]
+        found[f"on score {name}"] = project(found[f"score {name}"], basis)
     for objective, strength in models(stages.config):
+        model, columns = stages.classifier(objective, strength), stages.measures(objective, strength)
         gradients = stages.gradients(objective, strength, images)
-        columns = stages.measures(objective, strength)
+        references = stages.references_for(model)
         for target in TARGETS:
-            found[f"gradient {objective} {strength:g} {target}"] = gradients[target]
-            found[f"similarity {objective} {strength:g} {target}"] = columns[f"similarity {target}"][chosen]
+            key = f"{objective} {strength:g} {target}"
+            found[f"gradient {key}"] = gradients[target]
+            found[f"on gradient {key}"] = project(gradients[target], basis)
+            found[f"similarity {key}"] = columns[f"similarity {target}"][chosen]
+            found[f"layers {key}"] = references[target].by_layer(gradients[target], chosen)
     return found
+
+
+DIRECTIONS = 3
+"""Random directions of each image in the gallery."""
 
 
 def _chosen(stages: Stages) -> Tensor:

@@ -4,45 +4,37 @@ An artefact's name ends in the fingerprint of its recipe, which holds the finger
 from. A change of any setting therefore changes the names of everything that depends on it, and nothing else.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from pags.arrays import Basis, Images
+from pags.arrays import Basis, Images, Labels
 from pags.classifiers.modes import correct, predict
-from pags.classifiers.resnet import build_resnet
+from pags.classifiers.build import build_classifier
 from pags.data.imageset import DataSet
 from pags.data.sources import load
+from pags.errors import UsageError
 from pags.experiments.config import SweepConfig
 from pags.experiments.recipes import UNTRAINED, Recipes
+from pags.experiments.workshop import Columns, Report, Workshop
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.manifold.tangent import decoder_tangent
 from pags.measure.alignment import Reference
 from pags.measure.gradients import input_gradient
 from pags.measure.lpips import LPIPS
-from pags.measure.robustness import definition_1, equal_norm, off_manifold_share
-from pags.score.denoiser import score_of
+from pags.measure.robustness import OUTPUT_CHANGES, definition_1, equal_norm, off_manifold_share
+from pags.score.denoiser import Denoiser, score_of
 from pags.score.exact import IdealDenoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import generator, seeded_construction
-from pags.store import Store, fingerprint
-from pags.training.fit import Plan, fit
+from pags.store import Store, read_safetensors
 from pags.training.objectives import Objective, make_objective
-
-M = TypeVar("M", bound=nn.Module)
 
 TARGETS = {"logit": "conditional", "sum-of-logits": "unconditional"}
 """What is compared with what (B.4): the predicted class's logit with the score of the same class, and the
 sum of the logits with the unconditional score."""
-
-Columns = dict[str, Tensor]
-"""Quantities by name, one number for each test image."""
-
-Report = Callable[[float], None]
-"""Told the share of a job that is done."""
 
 
 @dataclass
@@ -57,13 +49,22 @@ class Stages:
         self.seed = self.config.seed
 
     @cached_property
+    def workshop(self) -> Workshop:
+        """Where networks are trained and columns computed."""
+        return Workshop(self.store, self.config.device)
+
+    @cached_property
     def data(self) -> DataSet:
-        """Training and test images."""
-        return load(self.config.data)
+        """Training images, and the images that are measured."""
+        return load_data(self.config)
 
     def check(self) -> None:
         """Raise for settings that some later stage would refuse, before any work is done."""
-        self._classifier_network(), self._autoencoder_network(), self._denoiser_network()
+        self._classifier_network(0), self._autoencoder_network(), self._denoiser_network()
+        if self.config.change not in OUTPUT_CHANGES:
+            raise UsageError(
+                f"a change among {', '.join(OUTPUT_CHANGES)}", got=self.config.change, suggestion="softmax-l2"
+            )
         for sweep in self.config.sweeps:
             for strength in sweep.strengths:
                 self._objective(sweep.objective, strength)
@@ -75,72 +76,77 @@ class Stages:
 
     # Networks -------------------------------------------------------------------------------------------
 
-    def classifier(self, objective: str, strength: float, report: Report | None = None) -> nn.Module:
+    def classifier(
+        self, objective: str, strength: float, report: Report | None = None, *, repeat: int = 0
+    ) -> nn.Module:
         """The classifier trained with an objective at a strength, in evaluation mode."""
-        recipe = self.recipes.classifier(objective, strength)
+        recipe = self.recipes.classifier(objective, strength, repeat)
         if objective == UNTRAINED:
-            return self._classifier_network().eval()
-        return self._trained(
-            "classifiers",
-            recipe,
-            self._classifier_network,
+            return self._classifier_network(repeat).to(self.config.device).eval()
+        return self.workshop.trained(
+            "classifiers", recipe, lambda: self._classifier_network(repeat),
             self._objective(objective, strength),
-            self.config.classifier,
-            report,
-        )
+            self.data.train, self.recipes.plan(objective, strength), seed=self.recipes.seed(repeat),
+            report=report,
+        )  # fmt: skip
 
     def autoencoder(self, report: Report | None = None) -> Autoencoder:
         """The autoencoder whose decoder's tangent spaces are the manifold's."""
-        return self._trained(
-            "autoencoders",
-            self.recipes.autoencoder(),
-            self._autoencoder_network,
-            Reconstruction(),
-            self.config.autoencoder,
-            report,
-        )
+        if self.config.autoencoder_file:
+            network = self._autoencoder_network()
+            _fill(network, Path(self.config.autoencoder_file))
+            return network.to(self.config.device).eval()
+        return self.workshop.trained(
+            "autoencoders", self.recipes.autoencoder(), self._autoencoder_network, Reconstruction(),
+            self.data.train, self.config.autoencoder, seed=self.seed, report=report,
+        )  # fmt: skip
 
-    def denoiser(self, report: Report | None = None) -> UNetDenoiser:
+    def denoiser(self, report: Report | None = None) -> Denoiser:
         """The denoiser whose score is compared with the gradients."""
-        return self._trained(
-            "denoisers",
-            self.recipes.denoiser(),
-            self._denoiser_network,
-            Denoising(),
-            self.config.denoiser,
-            report,
-        )
+        config = self.config
+        if config.denoiser_file or config.conditional_denoiser_file:
+            return _foreign_denoiser(config.denoiser_file, config.conditional_denoiser_file, config.device)
+        return self.workshop.trained(
+            "denoisers", self.recipes.denoiser(), self._denoiser_network, Denoising(),
+            self.data.train, config.denoiser, seed=self.seed, report=report,
+        )  # fmt: skip
 
     # What is computed from them -------------------------------------------------------------------------
 
     @cached_property
     def basis(self) -> Basis:
         """Tangent bases of the test images."""
-        return self._computed("tangents", self.recipes.tangent(), self._tangent)["basis"]
+        return self.workshop.computed("tangents", self.recipes.tangent(), self._tangent)["basis"]
 
     @cached_property
     def scores(self) -> Columns:
         """Scores of the test images: the denoiser's and the ideal denoiser's, without and with classes."""
-        return self._computed("scores", self.recipes.scores(), self._scores)
+        return self.workshop.computed("scores", self.recipes.scores(), self._scores)
 
     @cached_property
     def references(self) -> dict[str, Reference]:
         """The scores ready for comparison."""
-        lpips = LPIPS.load()
+        lpips = LPIPS.load(upsample_to=self.config.upsample_to or None)
         return {name: Reference.of(self.scores[name], lpips) for name in ("unconditional", "conditional")}
 
     def lines(self) -> Columns:
         """Floor and ceiling of the similarity with each score, per test image."""
-        return self._computed("measures", self.recipes.lines(), self._lines)
+        return self.workshop.computed("measures", self.recipes.lines(), self._lines)
 
-    def measures(self, objective: str, strength: float, report: Report | None = None) -> Columns:
+    def measures(
+        self, objective: str, strength: float, report: Report | None = None, *, repeat: int = 0
+    ) -> Columns:
         """Everything that is measured of one classifier, per test image."""
-        recipe = self.recipes.measures(objective, strength)
-        return self._computed("measures", recipe, lambda: self._measures(objective, strength, report))
+        recipe = self.recipes.measures(objective, strength, repeat)
+        return self.workshop.computed(
+            "measures", recipe, lambda: self._measures(objective, strength, repeat, report)
+        )
 
-    def gradients(self, objective: str, strength: float, images: Images) -> dict[str, Images]:
+    def gradients(
+        self, objective: str, strength: float, images: Images, *, repeat: int = 0
+    ) -> dict[str, Images]:
         """The gradients of one classifier for each of `TARGETS`."""
-        model = self.classifier(objective, strength)
+        model = self.classifier(objective, strength, repeat=repeat)
         return {target: input_gradient(model, images, target) for target in TARGETS}
 
     def references_for(self, model: nn.Module) -> dict[str, Reference]:
@@ -180,8 +186,9 @@ class Stages:
             lines[f"off-share of score {name}"] = off_manifold_share(self.scores[name], self.basis)
         return lines
 
-    def _measures(self, objective: str, strength: float, report: Report | None) -> Columns:
-        model, test, config = self.classifier(objective, strength, report), self.data.test, self.config
+    def _measures(self, objective: str, strength: float, repeat: int, report: Report | None) -> Columns:
+        model = self.classifier(objective, strength, report, repeat=repeat)
+        test, config = self.data.test, self.config
         columns = {"correct": correct(model, test.images, test.labels)}
         # The same directions for every model, so that differences between models are paired.
         changes = equal_norm(
@@ -191,6 +198,7 @@ class Stages:
             config.norms,
             draws=generator(self.seed, "directions"),
             directions=config.directions,
+            change=config.change,
         )
         for place, norm in enumerate(config.norms):
             for part in ("on", "off", "any"):
@@ -205,7 +213,7 @@ class Stages:
         )
         columns |= {"squared change off": noise.off, "squared change": noise.all}
         references = self.references_for(model)
-        for name, gradient in self.gradients(objective, strength, test.images).items():
+        for name, gradient in self.gradients(objective, strength, test.images, repeat=repeat).items():
             reference = references[name]
             draws = generator(self.seed, "shuffled", name)
             similar, shuffled = reference.similarity_and_shuffled(gradient, draws)
@@ -217,49 +225,26 @@ class Stages:
             }
         return columns
 
-    def _computed(self, folder: str, recipe: dict[str, Any], compute: Callable[[], Columns]) -> Columns:
-        name = f"{folder}/{fingerprint(recipe)}.safetensors"
-        if not self.store.has(name):
-            self.store.write_tensors(name, compute(), {"recipe": recipe})
-        return self.store.read_tensors(name)[0]
-
-    def _trained(
-        self,
-        folder: str,
-        recipe: dict[str, Any],
-        build: Callable[[], M],
-        objective: Objective,
-        plan: Plan,
-        report: Report | None,
-    ) -> M:
-        key = fingerprint(recipe)
-        name = f"{folder}/{key}.safetensors"
-        if not self.store.has(name):
-            slot = self.store.slot(f"unfinished/{key}.safetensors")
-            trained = build()
-            for epoch in fit(trained, objective, self.data.train, plan, seed=self.seed, slot=slot):
-                if report:
-                    report(epoch.epoch / epoch.epochs)
-            self.store.write_tensors(name, trained.state_dict(), {"recipe": recipe})
-            slot.clear()
-        # Always the stored weights in a fresh network: the memory layout that training leaves behind changes
-        # the last digits of a convolution, and a run that continues must measure the same.
-        model = build()
-        model.load_state_dict(self.store.read_tensors(name)[0])
-        return model.eval()
-
     # Objectives and networks ----------------------------------------------------------------------------
 
     def _objective(self, objective: str, strength: float) -> Objective:
-        return make_objective(objective, strength, attack_steps=self.recipes.attack_steps(objective))
+        return make_objective(
+            objective, strength, attack_steps=self.recipes.attack_steps(objective),
+            relative_step=self.config.relative_step, preset=self.config.preset,
+        )  # fmt: skip
 
-    def _classifier_network(self) -> nn.Module:
-        train = self.data.train
-        mean, std = train.statistics()
-        with seeded_construction(self.seed, "classifier"):
-            return build_resnet(
-                self.config.architecture, train.shape[0], len(train.classes), mean=mean, std=std
-            )
+    def _classifier_network(self, repeat: int) -> nn.Module:
+        train, config = self.data.train, self.config
+        mean, std = self._statistics
+        with seeded_construction(self.recipes.seed(repeat), "classifier"):
+            return build_classifier(
+                config.architecture, train.shape[0], len(train.classes),
+                activation=config.activation, mean=mean, std=std,
+            )  # fmt: skip
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.data.train.statistics()
 
     def _autoencoder_network(self) -> Autoencoder:
         with seeded_construction(self.seed, "autoencoder"):
@@ -271,3 +256,55 @@ class Stages:
             return UNetDenoiser(
                 train.shape[0], classes=len(train.classes), widths=self.config.denoiser_widths
             )
+
+
+def load_data(config: SweepConfig, *, download: bool = True) -> DataSet:
+    """The images of an experiment on its device: all, or the seeded choices that the settings ask for."""
+    folder = Path(config.data_folder) if config.data_folder else None
+    whole = load(config.data, folder=folder, download=download)
+    train, test = whole.train, whole.test
+    if config.train_images and config.train_images < len(train):
+        train = train.sample(config.train_images, config.seed)
+    if config.images and config.images < len(test):
+        test = test.sample(config.images, config.seed)
+    return DataSet(train.to(config.device), test.to(config.device))
+
+
+@dataclass(frozen=True)
+class PairOfDenoisers:
+    """Two networks behind one contract: without labels the one, with labels the other."""
+
+    unconditional: Denoiser
+    conditional: Denoiser
+
+    def __call__(self, images: Images, sigma: float, labels: Labels | None = None) -> Images:
+        if labels is None:
+            return self.unconditional(images, sigma)
+        return self.conditional(images, sigma, labels)
+
+
+def _foreign_denoiser(unconditional: str | None, conditional: str | None, device: str) -> Denoiser:
+    """Denoisers from files; a missing one is stood in for by the other, if that can do both."""
+    from pags.score.load import load_denoiser
+
+    loaded = [load_denoiser(Path(path)) if path else None for path in (unconditional, conditional)]
+    for network in loaded:
+        if isinstance(network, nn.Module):
+            network.to(device)
+    first, second = loaded[0] or loaded[1], loaded[1] or loaded[0]
+    assert first is not None
+    assert second is not None
+    return PairOfDenoisers(first, second)
+
+
+def _fill(network: nn.Module, path: Path) -> None:
+    """Weights from a file of ours into a network of the same build."""
+    tensors, _ = read_safetensors(path)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UsageError(
+            "an autoencoder of the settings' widths and latent size",
+            got=f"{path}: {str(error).splitlines()[-1].strip()}",
+            suggestion="setting autoencoder_widths and latent to those it was trained with",
+        ) from error

@@ -5,15 +5,35 @@ A similarity has no meaning alone, so each comes with three lines: the **floor**
 of the score against the first).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from pags.arrays import Images, PerImage, cosines, max_abs_scaled
 from pags.errors import UsageError
-from pags.measure.lpips import LPIPS, Features, joined
+from pags.measure.lpips import LPIPS, Features, PerLayer, joined
+
+Similarity = Callable[[Images, Images], PerImage]
+"""Of a reference and vectors, both (n, c, h, w), to one number an image; higher for more alike."""
+
+
+class Comparison(Protocol):
+    """A score that any number of vectors are compared with, by some metric."""
+
+    def similarity(self, vectors: Images) -> PerImage:
+        """The similarity of each vector and the score of the same image."""
+        ...
+
+    def similarity_and_shuffled(self, vectors: Images, draws: torch.Generator) -> tuple[PerImage, PerImage]:
+        """The same, and the similarity with the score of another image."""
+        ...
+
+    def floor(self, draws: torch.Generator) -> PerImage:
+        """The similarity of normal noise and the score."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,24 +81,22 @@ class Reference:
 
     def floor(self, draws: torch.Generator) -> PerImage:
         """The similarity of normal noise and the score: what no alignment at all scores."""
-        noise = torch.randn(self.score.shape, generator=draws, device=draws.device)
-        return self.similarity(noise.to(self.score))
+        return self.similarity(_noise_like(self.score, draws))
 
     def cosine(self, vectors: Images) -> PerImage:
         """The cosine of each vector and the score of the same image."""
         return cosines(vectors, self.score)
+
+    def by_layer(self, vectors: Images, places: Tensor) -> PerLayer:
+        """The five terms of 1 − similarity, for vectors of the images at `places` alone, (len(places), 5)."""
+        return self.lpips.by_layer(picture_features(self.lpips, vectors), self.features[places])
 
     def _similarities(self, vectors: Images, *orders: Tensor | None) -> list[PerImage]:
         """1 − LPIPS with the scores in each order (None: their own), a batch at a time.
 
         Only the reference's features are kept whole.
         """
-        if vectors.shape != self.score.shape:
-            raise UsageError(
-                f"vectors of the score's shape {tuple(self.score.shape)}",
-                got=tuple(vectors.shape),
-                suggestion="resizing the gradients to the score's resolution",
-            )
+        _check_shape(vectors, self.score)
         parts, size = [], self.lpips.batch_size
         for first in range(0, len(vectors), size):
             part = slice(first, first + size)
@@ -86,6 +104,32 @@ class Reference:
             chosen = (part if order is None else order[part] for order in orders)
             parts.append([1 - self.lpips.distance(features, self.features[places]) for places in chosen])
         return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class PairReference:
+    """A score to compare with by a function of the pair, with nothing to compute once."""
+
+    score: Images
+    pair: Similarity
+
+    def similarity(self, vectors: Images) -> PerImage:
+        """The similarity of each vector and the score of the same image.
+
+        Raises:
+            UsageError: another shape than the score's.
+        """
+        _check_shape(vectors, self.score)
+        return self.pair(self.score, vectors)
+
+    def similarity_and_shuffled(self, vectors: Images, draws: torch.Generator) -> tuple[PerImage, PerImage]:
+        """The same, and the similarity with the score of another image."""
+        other = derangement(len(vectors), draws).to(self.score.device)
+        return self.similarity(vectors), self.pair(self.score[other], vectors)
+
+    def floor(self, draws: torch.Generator) -> PerImage:
+        """The similarity of normal noise and the score."""
+        return self.similarity(_noise_like(self.score, draws))
 
 
 def picture_features(lpips: LPIPS, vectors: Images) -> Features:
@@ -104,3 +148,16 @@ def derangement(n: int, draws: torch.Generator) -> Tensor:
     places = torch.empty_like(circle)
     places[circle] = circle.roll(1)
     return places
+
+
+def _noise_like(score: Images, draws: torch.Generator) -> Images:
+    return torch.randn(score.shape, generator=draws, device=draws.device).to(score)
+
+
+def _check_shape(vectors: Tensor, score: Tensor) -> None:
+    if vectors.shape != score.shape:
+        raise UsageError(
+            f"vectors of the score's shape {tuple(score.shape)}",
+            got=tuple(vectors.shape),
+            suggestion="resizing the gradients to the score's resolution",
+        )

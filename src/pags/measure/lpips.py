@@ -179,7 +179,7 @@ class LPIPS(nn.Module):
 
     def _squared_lengths(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> PerImage:
         pairs = zip(a.split(self.batch_size), b.split(self.batch_size), strict=True)
-        return torch.cat([(left - right).square().sum(1) for left, right in pairs])
+        return torch.cat([(left - right).square_().sum(1) for left, right in pairs])
 
     @torch.no_grad()
     def _embedded(self, images: Float[Tensor, "n c h w"]) -> Features:
@@ -205,7 +205,7 @@ class LPIPS(nn.Module):
             if layer in _POOLED_BEFORE:
                 x = F.max_pool2d(x, kernel_size=3, stride=2)
             filters, bias = self.get_buffer(f"filters{layer}"), self.get_buffer(f"bias{layer}")
-            x = F.conv2d(x, filters, bias, stride, padding).relu()
+            x = F.conv2d(x, filters, bias, stride, padding).relu_()
             taps.append(_unit_rows(x, self.get_buffer(f"root{layer}")))
         return taps
 
@@ -240,10 +240,11 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 
 def _unit_rows(x: Float[Tensor, "n c h w"], root: Float[Tensor, "1 c 1 1"]) -> Float[Tensor, "n d"]:
     """Unit length over channels, then weighted so that a squared difference is the head's mean over space."""
-    lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     positions = x.shape[2] * x.shape[3]
-    weighted = x / (lengths + _EPSILON) * (root / positions**0.5)
-    return weighted.permute(0, 2, 3, 1).flatten(1)  # (n, h·w·c), the order in memory
+    x = x.permute(0, 2, 3, 1)  # (n, h, w, c), the order in memory
+    lengths = torch.linalg.vecdot(x, x).sqrt_().add_(_EPSILON)
+    weighted = x * (root.flatten() / positions**0.5)
+    return weighted.mul_(lengths.reciprocal_()[..., None]).flatten(1)
 
 
 def _enlarged(sides: torch.Size, upsample_to: int | None) -> tuple[int, int]:

@@ -5,6 +5,7 @@ accuracy, another's alignment, …), all measured on the same images. Resampling
 so the interval of a difference or of a correlation between models is right without further thought.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -27,9 +28,9 @@ class Interval:
     high: float
     level: float = 0.95
 
-    def to_record(self) -> dict[str, float]:
-        """As plain data."""
-        return asdict(self)
+    def to_record(self) -> dict[str, float | None]:
+        """As plain data; None for what is not defined, such as a ratio to nothing."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def resampled_means(
@@ -65,6 +66,21 @@ def hierarchical_means(
     return chosen.mean(1)
 
 
+def means_under_resampling(
+    tables: Sequence[Float[Tensor, "_ m"]], *, draws: torch.Generator, resamples: int = 2000
+) -> Float[Tensor, "b m"]:
+    """Resampled column means: over the images of one table; over seeds, then images, of several."""
+    if len(tables) == 1:
+        return resampled_means(tables[0], draws=draws, resamples=resamples)
+    return hierarchical_means(tables, draws=draws, resamples=resamples)
+
+
+def plain_means(tables: Sequence[Float[Tensor, "_ m"]]) -> Float[Tensor, "m"]:
+    """Column means of each table, averaged over the tables."""
+    ones = [torch.ones(1, len(table), dtype=torch.float64) for table in tables]
+    return torch.cat([weighted_means(t, w) for t, w in zip(tables, ones, strict=True)]).mean(0)
+
+
 def weighted_means(table: Float[Tensor, "n m"], weights: Float[Tensor, "b n"]) -> Float[Tensor, "b m"]:
     """Column means under each row of weights, leaving out NaN cells; NaN where a column has no cell left."""
     table = table.double()
@@ -74,7 +90,7 @@ def weighted_means(table: Float[Tensor, "n m"], weights: Float[Tensor, "b n"]) -
 
 def interval(
     statistic: Statistic,
-    table: Float[Tensor, "n m"],
+    table: Float[Tensor, "n m"] | Sequence[Float[Tensor, "_ m"]],
     *,
     draws: torch.Generator,
     resamples: int = 2000,
@@ -84,35 +100,54 @@ def interval(
 
     Args:
         statistic: from means (b, m) to values (b,).
-        table: one row an image, one column a quantity.
+        table: one row an image, one column a quantity; or one such table a seed, for an interval over
+            seeds and images.
         level: coverage aimed at.
     """
-    estimate = float(statistic(weighted_means(table, torch.ones(1, len(table), dtype=torch.float64)))[0])
-    values = statistic(resampled_means(table, draws=draws, resamples=resamples))
+    tables = [table] if isinstance(table, Tensor) else table
+    estimate = float(statistic(plain_means(tables)[None])[0])
+    values = statistic(means_under_resampling(tables, draws=draws, resamples=resamples))
     return percentile_interval(estimate, values, level)
 
 
 def percentile_interval(estimate: float, values: Float[Tensor, "b"], level: float = 0.95) -> Interval:
-    """The central `level` share of the resampled values around an estimate."""
-    tail = (1 - level) / 2
-    low, high = torch.quantile(values.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    return Interval(estimate, float(low), float(high), level)
+    """The central `level` share of the resampled values around an estimate.
+
+    A resampling in which the statistic is not defined (0/0) could be anywhere, so it counts at both ends: a
+    few widen the interval, and where they are more than a tail that end is infinite.
+    """
+    tail, values = (1 - level) / 2, values.double()
+    low = _quantile(values.nan_to_num(-math.inf, math.inf, -math.inf), tail, "lower")
+    high = _quantile(values.nan_to_num(math.inf, math.inf, -math.inf), 1 - tail, "higher")
+    return Interval(estimate, low, high, level)
+
+
+def _quantile(values: Float[Tensor, "b"], share: float, side: str) -> float:
+    """A quantile; between an infinite value and another, that at the given side."""
+    between = float(torch.quantile(values, share))
+    if math.isnan(between):
+        return float(torch.quantile(values, share, interpolation=side))
+    return between
 
 
 def mean_intervals(
-    columns: Mapping[str, Float[Tensor, "n"]],
+    columns: Mapping[str, Float[Tensor, "n"]] | Sequence[Mapping[str, Float[Tensor, "_"]]],
     *,
     draws: torch.Generator,
     resamples: int = 2000,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """The mean of each column with its interval, from one resampling of the rows."""
-    table = torch.stack(list(columns.values()), 1)
-    means = weighted_means(table, torch.ones(1, len(table), dtype=torch.float64))[0]
-    values = resampled_means(table, draws=draws, resamples=resamples)
+    """The mean of each column with its interval, from one resampling of the rows.
+
+    Several sets of columns, one a seed, give intervals over seeds and images.
+    """
+    seeds = [columns] if isinstance(columns, Mapping) else columns
+    tables = [torch.stack(list(each.values()), 1) for each in seeds]
+    means = plain_means(tables)
+    values = means_under_resampling(tables, draws=draws, resamples=resamples)
     return {
         name: percentile_interval(float(means[place]), values[:, place], level)
-        for place, name in enumerate(columns)
+        for place, name in enumerate(seeds[0])
     }
 
 
@@ -128,3 +163,24 @@ def _ranks(values: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
     below = (values[:, None] < values[:, :, None]).double().sum(2)
     equal = (values[:, None] == values[:, :, None]).double().sum(2)
     return below + (equal - 1) / 2
+
+
+def paired_differences(
+    first: Mapping[str, Float[Tensor, "n"]],
+    second: Mapping[str, Float[Tensor, "n"]],
+    *,
+    draws: torch.Generator,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """The mean of first − second for each column that both have, image by image, with its interval.
+
+    Args:
+        first, second: measures of two models on the same n images, in the same order; an image on which
+            either is NaN is left out of that column.
+
+    Raises:
+        UsageError: fewer than two images.
+    """
+    apart = {name: values - second[name] for name, values in first.items() if name in second}
+    return mean_intervals(apart, draws=draws, resamples=resamples, level=level)

@@ -13,6 +13,7 @@ from pags.store import Store
 
 # Okabe and Ito's colours, told apart with any colour vision; every line also has a marker of its own.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+PINK, SKY = "#CC79A7", "#56B4E9"
 
 RC: Any = {
     "font.family": "DejaVu Sans",

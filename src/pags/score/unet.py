@@ -59,10 +59,9 @@ class Denoising:
     """
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
-        n = len(batch.labels)
-        sigma = (P_MEAN + P_STD * torch.randn(n, generator=draws)).exp().to(batch.images)
-        noise = torch.randn(batch.images.shape, generator=draws).to(batch.images)
-        kept = torch.rand(n, generator=draws).to(batch.images.device) >= 0.1
+        sigma = (P_MEAN + P_STD * batch.normals(draws)).exp()
+        noise = batch.normal(draws)
+        kept = batch.uniform(draws) >= 0.1
         labels = torch.where(kept, batch.labels, -1) if getattr(model, "classes", 0) else None
         noisy = batch.images + expand(sigma, noise) / 2 * noise
         error = 2 * (model(noisy, sigma, labels) - batch.images)  # in EDM's coordinates

@@ -1,11 +1,14 @@
-"""Projected gradient descent in the l2 ball (Madry et al. 2018), one ball around each image.
+"""Projected gradient descent (Madry et al. 2018) in a ball around each image: l2, or the cube of l∞.
 
 The attack leaves no trace: it takes the gradient with respect to the input alone, so no `.grad`
 is touched; the network is in evaluation mode meanwhile, so BatchNorm keeps its statistics and
 images do not see each other; and it draws from the generator that it is given.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,24 +18,56 @@ from torch.nn.functional import cross_entropy
 from pags.arrays import Images, Labels, PerImage, clip_norm, scale_to
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import UsageError
+from pags.training.derivatives import cheaper_derivatives
+
+Norm = Literal["l2", "linf"]
+
+
+class Ball(NamedTuple):
+    """What an attack in one norm has of its own: three functions of perturbations and a radius."""
+
+    start: Callable[[Images, PerImage, float], Images]
+    """Uniform in the ball, from standard normal numbers and one uniform number an image."""
+    step: Callable[[Images, float], Images]
+    """The perturbation of the given length along which a linear loss rises the most."""
+    project: Callable[[Images, float], Images]
+    """The nearest point of the ball."""
+
+
+def _l2_start(normal: Images, uniform: PerImage, radius: float) -> Images:
+    return scale_to(normal, radius * uniform ** (1 / normal[0].numel()))
+
+
+def _linf_start(normal: Images, uniform: PerImage, radius: float) -> Images:
+    return radius * torch.erf(normal / 2**0.5)  # 2Φ(z) − 1 is uniform in [-1, 1]
+
+
+BALLS: dict[str, Ball] = {
+    "l2": Ball(_l2_start, scale_to, clip_norm),
+    "linf": Ball(
+        _linf_start, lambda x, length: length * x.sign(), lambda x, radius: x.clamp(*_interval(x, radius))
+    ),
+}
 
 
 @dataclass(frozen=True)
 class PGD:
-    """l2-PGD on the cross-entropy (section 4; B.1, 4).
+    """PGD on the cross-entropy (section 4; B.1, 4).
 
     Args:
-        radius: epsilon, the l2 radius of the ball, for images in [0, 1]; 0 gives back the clean images.
+        radius: epsilon, the radius of the ball, for images in [0, 1]; 0 gives back the clean images.
         steps: gradient steps.
         relative_step: the step's length is `relative_step · radius / steps` (B.2: 2.5 on MNIST, 2 elsewhere).
+        norm: "l2" as in the paper, or "linf", where each pixel may change by the radius.
 
     Raises:
-        UsageError: a radius below zero, or no steps.
+        UsageError: a radius below zero, no steps, or another norm.
     """
 
     radius: float
     steps: int = 10
     relative_step: float = 2.5
+    norm: Norm = "l2"
 
     def __post_init__(self) -> None:
         if not 0 <= self.radius < float("inf"):
@@ -47,13 +82,18 @@ class PGD:
                 got=f"{self.steps} steps of relative length {self.relative_step}",
                 suggestion="steps=10, relative_step=2.5",
             )
+        if self.norm not in BALLS:
+            raise UsageError(f"a norm among {', '.join(BALLS)}", got=repr(self.norm), suggestion='norm="l2"')
 
     def start(self, images: Images, draws: torch.Generator) -> Images:
         """Perturbations drawn uniformly from the ball, drawn in the order of the images."""
-        direction = torch.randn(images.shape, generator=draws, device=draws.device).to(images)
-        d = images[0].numel()
-        share = torch.rand(len(images), generator=draws, device=draws.device).to(images) ** (1 / d)
-        return scale_to(direction, self.radius * share)
+        normal = torch.randn(images.shape, generator=draws, device=draws.device).to(images)
+        uniform = torch.rand(len(images), generator=draws, device=draws.device).to(images)
+        return self.start_from(normal, uniform)
+
+    def start_from(self, normal: Images, uniform: PerImage) -> Images:
+        """Perturbations uniform in the ball, from standard normal numbers and one in [0, 1) an image."""
+        return BALLS[self.norm].start(normal, uniform, self.radius)
 
     def perturb(self, model: nn.Module, images: Images, labels: Labels, start: Images) -> Images:
         """The attacked images.
@@ -65,19 +105,20 @@ class PGD:
             start: perturbations to begin from; parts outside the ball are cut off.
 
         Returns:
-            Images in [0, 1], each at an l2 distance of at most `radius` from its original.
+            Images in [0, 1], each at a distance of at most `radius` from its original.
         """
         if self.radius == 0:
             return images.detach().clone()
-        length = self.relative_step * self.radius / self.steps
+        ball, length = BALLS[self.norm], self.relative_step * self.radius / self.steps
         delta = self._into_ball(images, start)
-        with evaluating(model):
+        with evaluating(model), weights_at_rest(model), cheaper_derivatives(model):
             for _ in range(self.steps):
                 gradient = loss_gradient(model, images + delta, labels)
-                delta = self._into_ball(images, delta + scale_to(gradient, length))
+                delta = self._into_ball(images, delta + ball.step(gradient, length))
         # The sum is rounded to half a last digit in each pixel, which must not carry it out of the ball.
-        slack = images[0].numel() ** 0.5 * torch.finfo(images.dtype).eps / 4
-        return images + clip_norm(delta, max(0.0, self.radius - slack))
+        pixels = images[0].numel() if self.norm == "l2" else 1
+        slack = pixels**0.5 * torch.finfo(images.dtype).eps / 4
+        return images + ball.project(delta, max(0.0, self.radius - slack))
 
     def __call__(self, model: nn.Module, images: Images, labels: Labels, draws: torch.Generator) -> Images:
         """The attacked images, from a random start."""
@@ -85,9 +126,23 @@ class PGD:
 
     def _into_ball(self, images: Images, delta: Images) -> Images:
         """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
-        within = clip_norm(delta, self.radius)
+        project = BALLS[self.norm].project
+        within = project(delta, self.radius)
         # Cut once more: the rounding of the sums may have put it a hair outside the ball.
-        return clip_norm((images + within).clamp(0, 1) - images, self.radius)
+        return project((images + within).clamp(0, 1) - images, self.radius)
+
+
+@contextmanager
+def weights_at_rest(model: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient inside, so that nothing is kept for one; afterwards those that did do."""
+    asking = [weight for weight in model.parameters() if weight.requires_grad and weight.is_leaf]
+    for weight in asking:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in asking:
+            weight.requires_grad_(True)
 
 
 def loss_gradient(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:
@@ -113,3 +168,11 @@ def robust_correct(
     return torch.cat(
         [(predict(model, attack.perturb(model, x, y, s)).argmax(1) == y).float() for x, y, s in parts]
     )
+
+
+def _interval(x: Tensor, radius: float) -> tuple[float, float]:
+    """[-radius, radius], with the border rounded towards zero in the numbers that `x` can hold."""
+    border = torch.tensor(radius, dtype=x.dtype)
+    if float(border) > radius:
+        border = torch.nextafter(border, torch.zeros_like(border))
+    return -float(border), float(border)

@@ -14,7 +14,7 @@ from torch import nn
 from pags.arrays import Basis, Images, PerImage, cosines, dots, split
 from pags.data.batches import Batch
 from pags.errors import UsageError
-from pags.training.objectives import check_strength, loss_and_gradient
+from pags.training.gradients import check_strength, loss_and_gradient
 
 
 @dataclass(frozen=True)

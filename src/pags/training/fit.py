@@ -1,63 +1,49 @@
-"""One training loop, for classifiers, autoencoders and denoisers alike.
+"""One training loop, for classifiers, autoencoders and denoisers alike, in one process or several.
 
 `fit` is a generator: it yields a small record after every epoch and leaves showing, saving and
 averaging to its caller. Every draw is named by seed, epoch and batch, and the learning rate is a
 function of the step, so the state of a run is weights, optimiser and position: a run that was
 killed resumes bit by bit on the same machine.
+
+Several processes share each batch: they draw for the whole of it and take their rows, so the losses and the
+gradients are those of one process but for the rounding of sums.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from pags.data.batches import batch_count, epoch_batches
+from pags.data.batches import Batch, batch_count, epoch_batches
 from pags.data.imageset import ImageSet
-from pags.errors import TrainingDiverged
+from pags.errors import PagsError, TrainingDiverged
 from pags.seeds import generator
-from pags.store import Slot
+from pags.store import Record, Slot
+from pags.training.memory import keep_freed_memory
 from pags.training.objectives import Objective
+from pags.training.parallel import gathered, share_weights, sum_gradients
+from pags.training.plan import Plan, learning_rate
+from pags.training.stepping import InPrecision, explained, make_optimizer, reproducible
+from pags.training.synchronised import SynchronisedBatchNorm2d, synchronise
 
-
-class Plan(BaseModel):
-    """How a network is trained.
-
-    `one-cycle` raises the learning rate linearly over the first fifth of the steps and lowers it along a
-    cosine to zero; `steps` multiplies it by 0.1 at each of `milestones` (epochs).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: PositiveInt
-    batch_size: PositiveInt = 128
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: PositiveFloat
-    momentum: NonNegativeFloat = 0.9
-    weight_decay: NonNegativeFloat = 5e-4
-    schedule: Literal["constant", "one-cycle", "steps"] = "one-cycle"
-    milestones: tuple[PositiveInt, ...] = ()
-    average: NonNegativeFloat = 0.0
-    """Decay of an exponential moving average of the weights, which the model holds at the end; 0: none."""
-    clip_norm: PositiveFloat | None = None
-    crop: int = 0
-    flip: bool = False
+__all__ = ["EpochRecord", "Plan", "fit", "learning_rate"]
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch did; `seconds` is the only number that two equal runs do not share."""
+    """What one epoch did; two equal runs share all of it but the last two numbers."""
 
     epoch: int
     epochs: int
     loss: float
     learning_rate: float
     seconds: float
+    images_per_second: float
 
 
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
@@ -73,6 +59,9 @@ def fit(
     seed: int,
     slot: Slot | None = None,
     fabric: Fabric | None = None,
+    fingerprint: str | None = None,
+    channels_last: bool = True,
+    compile: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train `model` in place, yielding a record after each epoch.
 
@@ -82,31 +71,24 @@ def fit(
         data: the training images.
         plan: epochs, optimiser, schedule, augmentation.
         seed: names every draw of the run.
-        slot: where the state is kept and looked for; None: nowhere.
-        fabric: device, precision and processes; None: one process in float32 on the CPU.
+        slot: where the state is kept and looked for; None: nowhere. Of several processes, the first writes.
+        fabric: device, precision and processes, see `make_fabric`; None: one process in float32 on the CPU.
+        fingerprint: of everything that the run is a function of; a state with another one is refused.
+        channels_last: whether weights and images are kept with the channels innermost, as convolutions want.
+        compile: whether the objective sees the network through `torch.compile`, which has no second
+            derivative: not for penalties on the gradient.
 
     Raises:
         TrainingDiverged: the loss is not finite. The last finite state stays in the slot.
+        PagsError: the state in the slot is that of another run.
+        UsageError: the objective cannot go through a compiled network, or the network not through processes.
     """
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    run = _Run(model, objective, data.to(fabric.device), plan, seed, slot, fabric)
+    run = _Run(model, objective, data, plan, seed, slot, fabric, fingerprint, channels_last, compile)
     run.restore()
     while run.epoch < plan.epochs:
         yield run.one_epoch()
     run.finish()
-
-
-def learning_rate(plan: Plan, step: int, total: int) -> float:
-    """The learning rate of a step, a function of the step alone."""
-    if plan.schedule == "one-cycle":
-        rise = max(1, total // 5)
-        if step < rise:
-            return plan.learning_rate * (step + 1) / rise
-        return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-    if plan.schedule == "steps":
-        epoch = step * plan.epochs // total
-        return plan.learning_rate * 0.1 ** sum(epoch >= milestone for milestone in plan.milestones)
-    return plan.learning_rate
 
 
 class _Run:
@@ -121,62 +103,103 @@ class _Run:
         seed: int,
         slot: Slot | None,
         fabric: Fabric,
+        fingerprint: str | None,
+        channels_last: bool,
+        compile: bool,
     ) -> None:
-        self.objective, self.data, self.plan, self.seed = objective, data, plan, seed
+        self.objective, self.data, self.plan, self.seed = objective, data.to(fabric.device), plan, seed
         self.slot, self.fabric, self.inner = slot, fabric, model
-        model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model, self.optimizer = fabric.setup(model, _optimizer(model, plan))
+        self.settings = {"plan": plan.model_dump(mode="json"), "seed": seed, "images": len(data)}
+        self.settings |= {"fingerprint": fingerprint}
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
+        self.layout = torch.channels_last if channels_last else torch.preserve_format
+        model.to(fabric.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.layers = _joined(model) if fabric.world_size > 1 else []
+        # Each shape of a batch is compiled for itself, so that a resumed run computes with the same kernels.
+        seen: Any = torch.compile(model, dynamic=False) if compile else model
+        mixed = fabric.strategy.precision.precision != "32-true"
+        self.model = InPrecision(seen, fabric) if mixed else seen
+        self.optimizer: Any = fabric.setup_optimizers(make_optimizer(model, plan))
         self.average = _floats(model) if plan.average else {}
         self.epoch = self.batch = 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)  # of this process
         self.saved_at = time.monotonic()
 
     def one_epoch(self) -> EpochRecord:
-        started = time.monotonic()
-        plan, batches = self.plan, batch_count(self.data, self.plan.batch_size)
+        """Train to the end of the epoch."""
+        started, plan, fabric = time.monotonic(), self.plan, self.fabric
+        left = max(0, len(self.data) - self.batch * plan.batch_size)
         self.model.train()
-        for batch in epoch_batches(
-            self.data, plan.batch_size, seed=self.seed, epoch=self.epoch,
-            first=self.batch, crop=plan.crop, flip=plan.flip,
-        ):  # fmt: skip
-            rate = learning_rate(plan, self.epoch * batches + self.batch, plan.epochs * batches)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            draws = generator(self.seed, "objective", self.epoch, self.batch)
-            losses = self.objective(self.model, batch, draws)
-            self.optimizer.zero_grad()
-            self.fabric.backward(losses.mean())
-            if plan.clip_norm is not None:
-                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=plan.clip_norm)
-            self.optimizer.step()
-            self._update_average()
-            self.loss_sum += losses.detach().double().sum()
-            self.batch += 1
-            if self.batch % BATCHES_BETWEEN_CHECKS == 0:
-                self.check()
-                self.save()
-        self.check()
-        loss = float(self.loss_sum) / len(self.data)
+        with reproducible():
+            for batch in epoch_batches(
+                self.data, plan.batch_size, seed=self.seed, epoch=self.epoch, first=self.batch,
+                crop=plan.crop, flip=plan.flip, rank=fabric.global_rank, processes=fabric.world_size,
+            ):  # fmt: skip
+                self.step(batch)
+                self.batch += 1
+                if self.batch % BATCHES_BETWEEN_CHECKS == 0:
+                    self.save(self.check())
+            sums = self.check()
         self.epoch, self.batch = self.epoch + 1, 0
         self.loss_sum.zero_()
-        self.save()
-        return EpochRecord(self.epoch, plan.epochs, loss, rate, time.monotonic() - started)
+        self.save(torch.zeros_like(sums))
+        seconds, rate = time.monotonic() - started, self.optimizer.param_groups[0]["lr"]
+        speed = left / max(seconds, 1e-9)
+        return EpochRecord(self.epoch, plan.epochs, float(sums.sum()) / len(self.data), rate, seconds, speed)
 
-    def _update_average(self) -> None:
+    def step(self, batch: Batch) -> None:
+        """One step of the optimiser."""
+        batches = batch_count(self.data, self.plan.batch_size)
+        at = self.epoch * batches + self.batch
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.plan, at, self.plan.epochs * batches)
+        # Before the objective, which may leave gradients on purpose (docs/choices.md, 3), and not after it.
+        self.optimizer.zero_grad()
+        with explained(self.objective):
+            losses = self._losses(batch)
+            holders = 1 if self._shared(batch) else self.fabric.world_size  # of each image
+            # The mean over all rows of all processes, of which these are a part.
+            self.fabric.backward(losses.mean() * (len(losses) / (holders * self._rows(batch))))
+        if self.fabric.world_size > 1:
+            sum_gradients(self.inner)
+        if self.plan.clip_norm is not None:
+            self.fabric.clip_gradients(self.inner, self.optimizer, max_norm=self.plan.clip_norm)
+        self.optimizer.step()
+        self._update_average(at)
+        self.loss_sum += losses.detach().double().sum() / holders
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """The objective's losses for the rows of this process."""
+        for layer in self.layers:
+            layer.shared = self._shared(batch)
+        batch = replace(batch, images=batch.images.contiguous(memory_format=self.layout))
+        draws = generator(self.seed, "objective", self.epoch, self.batch)
+        return self.objective(self.model, batch, draws)
+
+    def _rows(self, batch: Batch) -> int:
+        return len(batch.images) if batch.whole is None else batch.whole
+
+    def _shared(self, batch: Batch) -> bool:
+        """Whether the processes share the batch; one too small for that is done whole by each."""
+        return self._rows(batch) >= self.fabric.world_size
+
+    def _update_average(self, step: int) -> None:
         """Move the averaged weights; the decay is ramped up so that the start is soon forgotten."""
-        step = self.epoch * batch_count(self.data, self.plan.batch_size) + self.batch
         decay = min(self.plan.average, (1 + step) / (10 + step))
         for name, value in _floats(self.inner, copy=False).items() if self.average else ():
             self.average[name].lerp_(value, 1 - decay)
 
-    def check(self) -> None:
-        """Raise where loss or weights stopped being finite, before anything is saved over.
+    def check(self) -> Tensor:  # (processes,)
+        """The sum of the losses of each process.
 
-        The weights too: a finite loss can have a gradient that is not, and the next loss would tell too late.
+        Raises where losses or weights stopped being finite, before anything is saved over. The weights too: a
+        finite loss can have a gradient that is not, and the next loss would tell too late.
         """
-        total = float(self.loss_sum)
+        sums = gathered(self.loss_sum, self.fabric.world_size)
+        total = float(sums.sum())
         if math.isfinite(total) and all(bool(w.isfinite().all()) for w in self.inner.parameters()):
-            return
+            return sums
         kept = self.slot is not None and self.slot.store.has(self.slot.name)
         where = (
             f"; the last finite state is {self.slot.store.path(self.slot.name)}" if self.slot and kept else ""
@@ -188,32 +211,39 @@ class _Run:
             suggestion=f"a learning rate below {self.plan.learning_rate:g}, a smaller strength, or clip_norm",
         )
 
-    def save(self) -> None:
+    def save(self, sums: Tensor) -> None:
         """Keep the state, but not so often that it costs time."""
-        if self.slot is None or time.monotonic() - self.saved_at < SECONDS_BETWEEN_CHECKPOINTS:
+        recent = time.monotonic() - self.saved_at < SECONDS_BETWEEN_CHECKPOINTS
+        if self.slot is None or recent or not self.fabric.is_global_zero:
             return
         self.slot.write(
             {
+                "settings": self.settings,
                 "model": self.inner.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average,
                 "epoch": self.epoch,
                 "batch": self.batch,
-                "loss_sum": self.loss_sum,
+                "loss_sum": sums,
             }
         )
         self.saved_at = time.monotonic()
 
     def restore(self) -> None:
         """Continue from the slot, where it holds a state."""
-        state: dict[str, Any] | None = self.slot.read() if self.slot else None
-        if state is None:
+        state = self.slot.read() if self.slot else None
+        if self.slot is None or state is None:
             return
+        _check_same(self.slot, state.get("settings", {}), self.settings)
         self.inner.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = {name: value.to(self.fabric.device) for name, value in state["average"].items()}
         self.epoch, self.batch = state["epoch"], state["batch"]
-        self.loss_sum.copy_(state["loss_sum"])
+        sums, rank = state["loss_sum"], self.fabric.global_rank
+        if len(sums) == self.fabric.world_size:
+            self.loss_sum.copy_(sums[rank])
+        elif rank == 0:  # there were more or fewer processes
+            self.loss_sum.copy_(sums.sum())
 
     def finish(self) -> None:
         """Leave the model in evaluation mode, with its averaged weights where there are any."""
@@ -221,15 +251,25 @@ class _Run:
         self.inner.eval()
 
 
+def _check_same(slot: Slot, found: Record, wanted: Record) -> None:
+    """Raise unless the state in the slot is one of this run."""
+    for name in wanted:
+        if found.get(name) != wanted[name]:
+            raise PagsError(
+                f"an unfinished training with {name} {wanted[name]} in {slot.store.path(slot.name)}",
+                got=f"{name} {found.get(name)}",
+                suggestion="removing that file to begin again, or the settings it was begun with",
+            )
+
+
+def _joined(model: nn.Module) -> list[SynchronisedBatchNorm2d]:
+    """Prepare a network for several processes: one beginning, one BatchNorm."""
+    layers = synchronise(model)
+    share_weights(model)
+    return layers
+
+
 def _floats(model: nn.Module, *, copy: bool = True) -> dict[str, Tensor]:
     """Weights and floating-point buffers by name."""
     values = {name: v.detach() for name, v in model.state_dict().items() if v.is_floating_point()}
     return {name: v.clone() for name, v in values.items()} if copy else values
-
-
-def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    if plan.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay
-    )

@@ -1,0 +1,118 @@
+"""`npz:PATH`: arrays that someone saved with numpy."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pags.data.download import digest
+from pags.data.imageset import DataSet, ImageSet, split
+from pags.errors import PagsError, UsageError
+
+Arrays = dict[str, NDArray[Any]]
+
+KEYS = "images and labels, or x_train, y_train, x_test and y_test"
+
+
+def open_npz(path: Path, *, layout: str | None = None, train: float = 0.8, seed: int = 0) -> DataSet:
+    """Images and labels from an npz file; never anything pickled.
+
+    Args:
+        path: a file with the arrays `images` and `labels`, which are cut in two by a seeded permutation, or
+            `x_train`, `y_train`, `x_test` and `y_test`. Images are (N, H, W), (N, H, W, C) or (N, C, H, W)
+            with one or three channels, uint8 or float in [0, 1]; labels are integers from 0. An array
+            `classes` of strings may name the classes.
+        layout: "nhwc" or "nchw", needed only where the shape fits both.
+        train: share of the training images where the file holds one set.
+        seed: names the permutation.
+
+    Raises:
+        PagsError: the file cannot be read or is no npz file.
+        UsageError: arrays are missing, or of another shape, type or range.
+    """
+    arrays = _read(path)
+    about = {"source": "npz", "sha256": digest(path, "sha256"), "layout": layout}
+    if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
+        parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+    elif {"images", "labels"} <= arrays.keys():
+        parts = [(arrays["images"], arrays["labels"])]
+    else:
+        raise UsageError(
+            f"the arrays {KEYS} in {path}",
+            got=", ".join(sorted(arrays)) or "no array",
+            suggestion="numpy.savez(path, images=…, labels=…)",
+        )
+    pixels = [_pixels(images, layout, path) for images, _ in parts]
+    labels = [_labels(values, path) for _, values in parts]
+    classes = _classes(arrays, labels)
+    sets = [ImageSet(x, y, classes, path.stem, about) for x, y in zip(pixels, labels, strict=True)]
+    return DataSet(*sets) if len(sets) == 2 else split(sets[0], train, seed)
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        with path.open("rb") as file:
+            arrays = np.load(file)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise PagsError(
+            f"an npz file with the arrays {KEYS}",
+            got=f"{path} ({error})",
+            suggestion="saving plain number arrays with numpy.savez; pickled objects are never loaded",
+        ) from error
+
+
+def _pixels(images: NDArray[Any], layout: str | None, path: Path) -> Tensor:  # (N, C, H, W)
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise UsageError(
+            f"images in {path} as uint8, or as floats in [0, 1]",
+            got=images.dtype,
+            suggestion="images.astype('uint8')",
+        )
+    if images.dtype.kind == "f":
+        images = images.astype(np.float32)
+    if images.ndim == 3:
+        return torch.from_numpy(images)[:, None]
+    if _axis_of_channels(images, layout, path) == 3:
+        images = images.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _axis_of_channels(images: NDArray[Any], layout: str | None, path: Path) -> int:
+    fits = [axis for axis in (1, 3) if images.ndim == 4 and images.shape[axis] in (1, 3)]
+    if layout is not None and layout not in ("nchw", "nhwc"):
+        raise UsageError("a layout of nchw or nhwc", got=layout, suggestion=f"npz:{path}?layout=nhwc")
+    wanted = {None: fits, "nchw": [1], "nhwc": [3]}[layout]
+    if len(wanted) != 1 or wanted[0] not in fits:
+        raise UsageError(
+            f"images in {path} as (N, H, W), (N, H, W, C) or (N, C, H, W) with one or three channels",
+            got=f"{images.shape}" + (", which fits two of these" if len(fits) == 2 else ""),
+            suggestion=f"npz:{path}?layout=nhwc"
+            if len(fits) == 2
+            else "reshaping the array before saving it",
+        )
+    return wanted[0]
+
+
+def _labels(values: NDArray[Any], path: Path) -> Tensor:
+    if values.dtype.kind not in "iu" or values.size != len(values) or (values.size and values.min() < 0):
+        lowest = f" from {values.min()}" if values.size and values.dtype.kind in "iuf" else ""
+        raise UsageError(
+            f"labels in {path} as one integer from 0 an image",
+            got=f"{values.dtype} {values.shape}{lowest}",
+            suggestion="labels.astype('int64'), the classes numbered from 0",
+        )
+    return torch.from_numpy(values.astype(np.int64).ravel())
+
+
+def _classes(arrays: Arrays, labels: list[Tensor]) -> tuple[str, ...]:
+    if "classes" in arrays:
+        return tuple(str(name) for name in arrays["classes"].ravel())
+    highest = max((int(part.max()) for part in labels if len(part)), default=-1)
+    return tuple(str(label) for label in range(highest + 1))

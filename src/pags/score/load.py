@@ -1,0 +1,123 @@
+"""Denoisers from files, and denoisers to files: EDM's pickles, and plain weights as safetensors.
+
+In a safetensors file the tensors have the names of the network's state dict, and the plain data about them
+say how to build it; further keys (a source, a digest) may stand beside these:
+
+- EDM's networks: `{"kind": "denoiser", "denoiser": "edm", "preconditioner": class, "arguments": {...},
+  "attributes": {path: {...}}}`, with the constructor's arguments by name where they are not the defaults, and
+  the attributes that were edited after construction. Tensors are named as published, `model.enc.…`.
+- A `UNetDenoiser` that was trained here: `{"kind": "denoiser", "denoiser": "unet", "channels": int,
+  "classes": int, "widths": [int, ...]}`. Tensors are named `net.…`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pags import checkpoints
+from pags.errors import UsageError
+from pags.score.edm.arguments import refused, shown
+from pags.score.edm.build import blank, described, filled, set_attributes
+from pags.score.edm.denoiser import EDMDenoiser
+from pags.score.edm.preconditioning import Preconditioner
+from pags.score.edm.published import network_in
+from pags.score.unet import UNetDenoiser
+from pags.store import Record, read_safetensors
+
+WIDEST, LONGEST = 65536, 12  # of a U-Net: channels and levels
+
+
+def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNetDenoiser:
+    """A denoiser from a file, without running code from it.
+
+    Args:
+        path: an EDM pickle (`.pkl`), or a `.safetensors` that `export` describes.
+        which: the key of the network in a pickle.
+
+    Returns:
+        The denoiser on the CPU, in evaluation mode and without gradients of its weights.
+
+    Raises:
+        UsageError: a file of another kind; a key that the pickle does not have.
+        PagsError: a file that is missing, damaged, or not a whole denoiser.
+    """
+    path = Path(path)
+    if path.suffix == ".pkl":
+        return EDMDenoiser(network_in(checkpoints.read(path), which, str(path)))
+    if path.suffix == ".safetensors":
+        return _from_plain(*read_safetensors(path), str(path))
+    raise UsageError(
+        "a denoiser as .pkl (EDM's) or .safetensors",
+        got=str(path),
+        suggestion="pags convert for files that are not pickles of EDM",
+    )
+
+
+def export(network: nn.Module) -> tuple[dict[str, Tensor], Record]:
+    """A denoiser as tensors and plain data about them, for `Store.write_tensors`.
+
+    Args:
+        network: an `EDMDenoiser`, a bare preconditioner, or a `UNetDenoiser`.
+
+    Returns:
+        The state dict, whose tensors are the network's own, and the data from which it is built again; the
+        key layout stands at the head of this module.
+
+    Raises:
+        UsageError: a denoiser of another kind.
+    """
+    if isinstance(network, EDMDenoiser):
+        network = network.net
+    if isinstance(network, Preconditioner):
+        about: Record = {"denoiser": "edm", **described(network)}
+    elif isinstance(network, UNetDenoiser):
+        about = {"denoiser": "unet", **_unet_arguments(network)}
+    else:
+        raise UsageError(
+            "an EDMDenoiser or a UNetDenoiser",
+            got=type(network).__name__,
+            suggestion="saving its state dict with safetensors",
+        )
+    return dict(network.state_dict()), {"kind": "denoiser", **about}
+
+
+def _unet_arguments(network: UNetDenoiser) -> Record:
+    convolutions = [(block.conv1.in_channels, block.conv1.out_channels) for block in network.net.down]  # type: ignore[union-attr]
+    return {
+        "channels": network.net.first.in_channels,
+        "classes": network.classes,
+        "widths": [outside for _, outside in convolutions],
+    }
+
+
+def _from_plain(tensors: Mapping[str, Tensor], about: Any, source: str) -> EDMDenoiser | UNetDenoiser:
+    match about:
+        case {"denoiser": "edm", "preconditioner": str(name), "arguments": dict(arguments)}:
+            network = blank(name, arguments, source)
+            set_attributes(network, _attributes(about.get("attributes", {}), source), source)
+            return EDMDenoiser(filled(network, tensors, source))
+        case {"denoiser": "unet", "channels": int(channels), "classes": int(classes), "widths": [*widths]}:
+            return filled(_blank_unet(channels, classes, widths, source), tensors, source)
+    kind = shown(about.get("denoiser", about.get("kind"))) if isinstance(about, dict) else shown(about)
+    raise refused('a denoiser, "edm" or "unet", with its arguments', kind, source)
+
+
+def _attributes(given: Any, source: str) -> dict[str, dict[str, Any]]:
+    if isinstance(given, dict) and all(isinstance(values, dict) for values in given.values()):
+        return given
+    raise refused("attributes by module", shown(given), source)
+
+
+def _blank_unet(channels: int, classes: int, widths: list[Any], source: str) -> UNetDenoiser:
+    counted = all(type(count) is int and 1 <= count <= WIDEST for count in (channels, *widths))
+    if not (counted and type(classes) is int and 0 <= classes <= WIDEST and 1 <= len(widths) <= LONGEST):
+        raise refused(
+            f"channels, classes and 1 to {LONGEST} widths, none above {WIDEST}",
+            shown([channels, classes, *widths]),
+            source,
+        )
+    with torch.device("meta"):
+        return UNetDenoiser(channels, classes=classes, widths=widths)

@@ -1,0 +1,359 @@
+"""`pags audit` as a job: a user's ten lines of Python through the command line, the records, the page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import built, network_with_batch_norm, seeded
+from pags.auditing.options import default_norms, default_radii
+from pags.cli import app, main
+from pags.cli import audit as command
+from pags.data.imageset import ImageSet
+from pags.data.sources import load
+from pags.errors import UsageError
+from pags.experiments import audit_estimates as estimates
+from pags.experiments.audit import RECORD, TENSORS, AuditSettings, make_settings, run_audit, untrained
+from pags.experiments.audit_estimates import (
+    Estimates,
+    at_size,
+    load_autoencoder,
+    principal_dimension,
+    target_size,
+)
+from pags.experiments.workshop import Workshop
+from pags.manifold.autoencoder import Autoencoder
+from pags.report.audit import rows, verdict, write_audit_report
+from pags.score.unet import UNetDenoiser
+from pags.store import Store
+
+TEN_LINES = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(10, 64, generator=torch.Generator().manual_seed({seed})) / 8)
+
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool2d(x, 8).flatten(1) @ self.weight.T
+"""
+
+QUICK = (
+    "--images", "12", "--directions", "1", "--metric", "cosine", "--metric", "ssim", "--radius", "0.3",
+    "--norm", "0.5", "--norm", "1",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates from few images in one epoch; and the command, where the command line has it not."""
+    monkeypatch.setattr(estimates, "MOST", 200)
+    monkeypatch.setattr(estimates, "PIXELS_SEEN", {"autoencoder": 1.0, "denoiser": 1.0})
+    known = {info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands}
+    if "audit" not in known:
+        command.register(app)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[str]:
+    for seed in (0, 1):
+        (tmp_path / f"net{seed}.py").write_text(TEN_LINES.replace("{seed}", str(seed)))
+    return [f"{tmp_path / f'net{seed}.py'}:Net" for seed in (0, 1)]
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", *words])
+    return int(ended.value.code or 0)
+
+
+# --- the whole command -----------------------------------------------------------------------------------
+
+
+def test_a_new_users_files_end_to_end(
+    models: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(*models, *QUICK, "--out", str(out)) == 0
+    said = capsys.readouterr().out
+    named = [Path(line.strip()) for line in said.split("wrote\n")[1].splitlines()]
+    assert {path.name for path in named} >= {RECORD, TENSORS, "report.html"}
+    assert all(path.is_file() for path in named)
+    record = json.loads((out / RECORD).read_text())
+    assert [model["name"] for model in record["models"]] == models
+    assert {"estimate", "low", "high", "level"} == set(record["models"][0]["means"]["cosine logit"])
+    assert record["models"][0]["about"]["sha256"] != record["models"][1]["about"]["sha256"]
+    assert [(pair["first"], pair["second"]) for pair in record["pairs"]] == [tuple(models)]
+    assert any("estimated from 200 images" in note for note in record["estimates"]["notes"])
+    tensors, about = Store(out).read_tensors(TENSORS)
+    assert about["models"] == models
+    both = [tensors[f"{place}/column/cosine logit"].double().mean() for place in (0, 1)]
+    for mean, model in zip(both, record["models"], strict=True):
+        assert model["means"]["cosine logit"]["estimate"] == pytest.approx(float(mean), abs=1e-6)
+    difference = record["pairs"][0]["differences"]["cosine logit"]["estimate"]
+    assert difference == pytest.approx(float(both[0] - both[1]), abs=1e-6)
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 6
+    for address in ("http-equiv", "src=", "@import", 'href="http', "url(http"):
+        assert address not in page  # nothing is fetched
+
+
+def test_again_does_nothing_twice_and_changes_nothing(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = AuditSettings(images=8, directions=1, metrics=("cosine",), radii=(0.3,), smooth_samples=1)
+    store = Store(tmp_path / "out")
+    first = run_audit(models[:1], settings, store)
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr("pags.experiments.audit.audit", fail)
+    monkeypatch.setattr("pags.experiments.workshop.fit", fail)
+    assert run_audit(models[:1], settings, store) == first
+    with pytest.raises(AssertionError, match="done again"):
+        run_audit(models[:1], settings.model_copy(update={"directions": 2}), store)
+    # A changed file of the user is another model.
+    source = Path(models[0].rpartition(":")[0])
+    source.write_text(source.read_text() + "\n# changed\n")
+    with pytest.raises(AssertionError, match="done again"):
+        run_audit(models[:1], settings, store)
+
+
+def test_figures_and_page_are_drawn_from_records_alone_and_always_the_same(
+    models: list[str], tmp_path: Path
+) -> None:
+    settings = AuditSettings(
+        images=8,
+        directions=1,
+        metrics=("cosine",),
+        targets=("logit",),
+        smooth_targets=(),
+        radii=(),
+        gallery=1,
+    )
+    store = Store(tmp_path / "out")
+    run_audit(models[:1], settings, store)
+    drawn = []
+    for place in ("a", "b"):
+        record, tensors = store.read_record(RECORD), store.read_tensors(TENSORS)[0]
+        written = write_audit_report(Store(tmp_path / place), record, tensors)
+        drawn.append({path.name: path.read_bytes() for path in written})
+    assert drawn[0] == drawn[1]
+
+
+BAD = {
+    "a model that is not there": (["nothing.safetensors"], 2, "nothing.safetensors"),
+    "an unknown data set": (["MODEL", "--data", "digitz"], 2, "a data set among"),
+    "a metric that is none": (["MODEL", "--metric", "l2"], 2, "a metric among"),
+    "a file that is not there": (["MODEL", "--autoencoder", "no.safetensors"], 2, "no.safetensors"),
+    "no images": (["MODEL", "--images", "0"], 2, "images: input should be greater than 0"),
+    "one image": (["MODEL", "--images", "1"], 2, "two images or more"),
+    "a negative norm": (["MODEL", "--norm", "-1"], 2, "greater than 0"),
+    "a reference that is not there": (["MODEL", "--reference", "sweep.json"], 1, "sweep.json"),
+    "no model": ([], 2, "MODEL"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_wrong_requests_end_in_one_line_before_any_work(
+    what: str, models: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    words, status, says = BAD[what]
+    words = [models[0] if word == "MODEL" else word for word in words]
+    assert run(*words, "--out", str(tmp_path / "out")) == status
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_a_classifier_of_other_classes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "three.py").write_text(TEN_LINES.replace("{seed}", "0").replace("randn(10", "randn(3"))
+    with pytest.raises(UsageError, match="10 classes of digits; got 3 classes"):
+        run_audit([f"{tmp_path / 'three.py'}:Net"], AuditSettings(images=8), Store(tmp_path / "out"))
+    with pytest.raises(UsageError, match="a model or more"):
+        run_audit([], AuditSettings(images=8), Store(tmp_path / "out"))
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "Example: pags audit" in " ".join(capsys.readouterr().out.split())
+
+
+# --- a reference sweep -----------------------------------------------------------------------------------
+
+
+def test_accuracy_lost_against_a_sweep(models: list[str], tmp_path: Path) -> None:
+    sweep = {
+        "data": {"name": "digits"},
+        "models": [
+            {"means": {"correct": {"estimate": e, "low": e - 0.01, "high": e + 0.01, "level": 0.95}}}
+            for e in (0.7, 0.98)
+        ],
+    }
+    Store(tmp_path).write_record("sweep.json", sweep)
+    settings = AuditSettings(
+        images=30, directions=1, metrics=("cosine",), radii=(), smooth_targets=(), targets=("logit",),
+        reference=tmp_path / "sweep.json",
+    )  # fmt: skip
+    model = run_audit(models[:1], settings, Store(tmp_path / "out"))["models"][0]
+    lost, correct = model["regime"]["accuracy lost"], model["means"]["correct"]
+    assert lost["estimate"] == pytest.approx(0.98 - correct["estimate"])
+    assert model["regime"]["name"] == "excessive"  # random weights
+    Store(tmp_path).write_record("sweep.json", sweep | {"data": {"name": "mnist"}})
+    with pytest.raises(UsageError, match="got one on mnist"):
+        run_audit(models[:1], settings, Store(tmp_path / "out"))
+    Store(tmp_path).write_record("sweep.json", {"claims": []})
+    with pytest.raises(UsageError, match="the record of a sweep"):
+        run_audit(models[:1], settings, Store(tmp_path / "out"))
+
+
+# --- estimates -------------------------------------------------------------------------------------------
+
+
+def test_principal_dimension_of_what_has_one() -> None:
+    """Variances 40, 40, 15 and 5 %: two components hold 80 %, three 95 %."""
+    scales = torch.tensor([40.0, 40, 15, 5]).sqrt() / 200
+    axes = torch.linalg.qr(torch.randn(64, 4, generator=seeded()))[0]
+    codes = torch.linalg.qr(torch.randn(500, 4, generator=seeded(1)))[0] * 500**0.5
+    images = ((codes * scales) @ axes.T + 0.5).clamp(0, 1).reshape(-1, 1, 8, 8)
+    assert principal_dimension(images) == 4  # three, but no fewer than four
+    assert 15 <= principal_dimension(load("digits").train.images) <= 30
+    assert principal_dimension(torch.full((20, 1, 8, 8), 0.5)) == 4
+
+
+def test_an_autoencoder_is_read_back_from_its_weights(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = Estimates(Workshop(store), load("digits").train.take(slice(0, 64)), 10, 0)
+    network, about = made.autoencoder(7)
+    assert about["latent"] == 7
+    path = next((tmp_path / "autoencoders").iterdir())
+    images = load("digits").test.images[:5]
+    assert torch.equal(load_autoencoder(path)(images), network(images))
+    denoiser, about = made.denoiser()
+    assert about["classes"] == 0  # 64 images are too few to know classes
+    assert denoiser(images, 0.5).shape == images.shape
+    other = next((tmp_path / "denoisers").iterdir())
+    with pytest.raises(UsageError, match="an autoencoder that pags has trained"):
+        load_autoencoder(other)
+
+
+def test_a_denoiser_and_an_autoencoder_from_files(models: list[str], tmp_path: Path) -> None:
+    """Nothing is trained, and files of other content give other audits."""
+    from pags.score.load import export
+
+    store, out = Store(tmp_path), Store(tmp_path / "out")
+    kept = []
+    for seed in (0, 1):
+        tensors, about = export(built(lambda: UNetDenoiser(1, classes=10, widths=(8,)), seed))
+        noisy = {name: value + 0.05 * torch.ones_like(value) for name, value in tensors.items()}
+        store.write_tensors("denoiser.safetensors", noisy if seed else tensors, about)
+        network = built(lambda: Autoencoder((1, 8, 8), 5, (8, 16)))
+        store.write_tensors("autoencoder.safetensors", network.state_dict())
+        settings = AuditSettings(
+            images=8, directions=1, metrics=("cosine",), targets=("logit",), smooth_targets=(), radii=(),
+            denoiser=tmp_path / "denoiser.safetensors", autoencoder=tmp_path / "autoencoder.safetensors",
+        )  # fmt: skip
+        kept.append(run_audit(models[:1], settings, out)["models"][0]["means"])
+    assert not (tmp_path / "out" / "denoisers").exists()
+    assert not (tmp_path / "out" / "autoencoders").exists()
+    assert kept[0]["dimension"]["estimate"] == 5
+    assert kept[0]["rho2 logit"] == kept[1]["rho2 logit"]
+    assert kept[0]["cosine logit"] != kept[1]["cosine logit"]
+    large = built(lambda: Autoencoder((1, 16, 16), 5, (8, 16)))
+    store.write_tensors("autoencoder.safetensors", large.state_dict())
+    with pytest.raises(UsageError, match=r"an autoencoder of images of shape \(1, 8, 8\)"):
+        run_audit(models[:1], settings, out)
+
+
+def test_images_at_another_size() -> None:
+    pixels = torch.randint(0, 256, (30, 3, 32, 64), generator=seeded(), dtype=torch.uint8)
+    data = ImageSet(pixels, torch.arange(30) % 2, ("a", "b"), "some", {"source": "test"})
+    small = at_size(data, 16, 0)
+    assert small.shape == (3, 16, 32)
+    assert target_size(data.shape, 16) == (16, 32)
+    assert target_size(data.shape, None) == (32, 64)
+    assert small.provenance["side"] == 16
+    assert at_size(data, None, 0) is data
+    means = small.images.mean((1, 2, 3)), data.images.mean((1, 2, 3))
+    torch.testing.assert_close(*means, rtol=0, atol=0.01)
+
+
+# --- the control -----------------------------------------------------------------------------------------
+
+
+def test_an_untrained_copy_has_other_weights_and_leaves_the_model() -> None:
+    net = network_with_batch_norm()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    first, second, other = untrained(net, 0), untrained(net, 0), untrained(net, 1)
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    drawn = [model.state_dict()["0.weight"] for model in (first, second, other, net)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[3])
+    assert first.state_dict()["1.running_mean"].tolist() == [0] * 5
+    assert untrained(nn.Flatten(), 0) is None
+
+
+# --- settings and words ----------------------------------------------------------------------------------
+
+
+def test_default_norms_are_the_papers_and_scale_with_the_pixels() -> None:
+    assert default_norms(3 * 32 * 32) == (1.438, 2.637, 4.833, 8.859)
+    assert default_norms(4 * 3 * 32 * 32) == pytest.approx((2.876, 5.274, 9.666, 17.72), abs=0.01)
+    assert default_radii(3 * 224 * 224) == (1.75, 3.5, 7.0)
+
+
+def test_settings_say_what_is_wrong() -> None:
+    assert make_settings(images=8, latent=None).images == 8
+    with pytest.raises(UsageError, match="colour"):
+        make_settings(colour=1)
+
+
+def interval(estimate: float, half: float = 0.01) -> dict[str, float]:
+    return {"estimate": estimate, "low": estimate - half, "high": estimate + half, "level": 0.95}
+
+
+def model_record(similar: float, ratio: float) -> dict[str, Any]:
+    return {
+        "means": {
+            "cosine logit": interval(similar), "shuffled cosine logit": interval(0.1),
+            "floor cosine all": interval(0.0), "correct": interval(0.9), "confidence": interval(0.9),
+        },
+        "above shuffled": {"cosine logit": interval(similar - 0.1, 0.05)},
+        "ratios": {"off/on 1": interval(ratio, 0.05)},
+        "regime": {"name": "weak", "accuracy lost": None, "rule": "by off/on"},
+        "settings": {
+            "metrics": ["cosine"], "targets": ["logit"], "smooth_targets": [], "radii": [], "norm": 1.0,
+            "norms": [1.0], "compared with": {"logit": "all"},
+        },
+    }  # fmt: skip
+
+
+def test_the_verdict_says_what_the_intervals_say() -> None:
+    aligned, flat = verdict(model_record(0.5, 0.6)), verdict(model_record(0.11, 1.0))
+    assert "more like the score of their own image" in aligned
+    assert "changes less off the manifold than on it (0.60 times" in aligned
+    assert "no more like the score" in flat
+    assert "about as much off the manifold as on it" in flat
+    assert "changes more off the manifold" in verdict(model_record(0.5, 1.6))
+    nothing = model_record(0.5, 1.0) | {"above shuffled": {}, "ratios": {}}
+    nothing["regime"] = {"name": None, "accuracy lost": None, "rule": "no tangent spaces, so no regime"}
+    assert verdict(nothing).startswith("Alignment was not measured; its regime is unknown")
+    titles = [row["title"] for row in rows(model_record(0.5, 1.0))]
+    assert titles[0] == "accuracy"
+    assert any(title.startswith("cosine, logit") for title in titles)

@@ -1,0 +1,105 @@
+"""Recipes against the numbers of the paper (B.2), typed here from its text; and the lowered learning rate."""
+
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from pags.errors import UsageError
+from pags.training.objectives import OBJECTIVES, make_objective
+from pags.training.recipes import Recipe, read_recipe, recipe_names, scaled_rate
+
+B2: dict[
+    str, tuple[object, ...]
+] = {  # epochs, learning rate, decays, batch size, attack steps, their length in radii, radii
+    "cifar10": (200, 0.025, (150, 175), 128, 10, 2, ()),
+    "imagenet64": (90, 0.1, (30, 60), 4096, 3, 2, ()),
+    "mnist-distractor": (9, 0.1, (3, 6), 128, 10, 2.5, (1, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("name", B2)
+def test_the_papers_recipes_have_the_papers_numbers(name: str) -> None:
+    recipe = read_recipe(name)
+    plan = recipe.plan
+    found = (
+        plan.epochs, plan.learning_rate, plan.milestones, plan.batch_size,
+        recipe.attack_steps, recipe.relative_step, recipe.radii,
+    )  # fmt: skip
+    assert found == B2[name]
+    assert (plan.optimizer, plan.momentum, plan.weight_decay, plan.schedule) == ("sgd", 0.9, 5e-4, "steps")
+    assert (plan.crop, plan.flip) == ((0, False) if name == "mnist-distractor" else (4, True))
+    assert (recipe.architecture, recipe.activation, recipe.smoothness_sigma) == ("resnet18", "relu", 0.1)
+    assert recipe.paper_accuracy is None  # the paper's text has no accuracy as a number
+
+
+def test_the_grids_are_those_of_30_strengths() -> None:
+    """docs/choices.md, 22."""
+    borders = {"gradient-norm": (-5, 2), "smoothness": (-4, 4), "smoothing": (-3, 2), "pgd": (-5, 4)}
+    strengths = read_recipe("cifar10").strengths
+    assert set(strengths) == set(OBJECTIVES)
+    for name, (low, high) in borders.items():
+        np.testing.assert_allclose(strengths[name], np.logspace(low, high, 30), rtol=5e-4)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_can_be_read_and_used(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.name == name
+    assert recipe.data == name.removesuffix("-fast")
+    assert all(milestone < recipe.plan.epochs for milestone in recipe.plan.milestones)
+    for objective, strengths in recipe.strengths.items():
+        assert list(strengths) == sorted(set(strengths))
+        make_objective(
+            objective, strengths[-1], attack_steps=recipe.attack_steps,
+            relative_step=recipe.relative_step, radii=recipe.radii,
+        )  # fmt: skip
+    if name.endswith("-fast"):
+        assert recipe.plan.epochs < read_recipe(recipe.data).plan.epochs
+        assert recipe.plan.schedule == "one-cycle"
+
+
+def test_each_data_set_of_the_paper_has_two_recipes() -> None:
+    assert set(recipe_names()) == {*B2, *(f"{name}-fast" for name in B2), "digits"}
+
+
+@pytest.mark.parametrize("name", ["cifar", "", "../recipes/digits", "digits.toml"])
+def test_an_unknown_recipe_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"a recipe among cifar10, .*mnist-distractor.*; got"):
+        read_recipe(name)
+
+
+def test_a_recipe_with_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ValidationError, match="speed"):
+        Recipe.model_validate({**read_recipe("digits").model_dump(), "speed": 3})
+
+
+@pytest.mark.parametrize(
+    ("objective", "strength", "preset", "expected"),
+    [
+        ("gradient-norm", 0.01, "ours", 0.1),
+        ("gradient-norm", 0.02, "ours", 0.05),
+        ("gradient-norm", 100, "release", 1e-5),
+        ("smoothness", 10, "paper", 0.1),
+        ("smoothness", 40, "paper", 0.025),
+        ("smoothing", 100, "release", 0.1),
+        ("pgd", 1e4, "ours", 0.1),
+        ("pgd", 1e4, "paper", 0.1),
+        ("pgd", 100, "release", 0.1),
+        ("pgd", 1e4, "release", 0.001),
+        ("cross-entropy", 0, "ours", 0.1),
+        ("untrained", 0, "ours", 0.1),
+    ],
+)
+def test_strong_penalties_lower_the_rate(
+    objective: str, strength: float, preset: str, expected: float
+) -> None:
+    found = scaled_rate(0.1, objective, strength, preset=preset)  # type: ignore[arg-type]
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_senseless_strength_is_refused() -> None:
+    for strength in (-1.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="zero or more"):
+            scaled_rate(0.1, "pgd", strength)
