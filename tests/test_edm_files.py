@@ -78,7 +78,8 @@ Wrap = Callable[[str, dict[str, Any]], Any]
 ATTRIBUTES = {
     "EDMPrecond": "img_resolution img_channels label_dim use_fp16 sigma_min sigma_max sigma_data",
     "VEPrecond": "img_resolution img_channels label_dim use_fp16 sigma_min sigma_max",
-    "VPPrecond": "img_resolution img_channels label_dim use_fp16 sigma_min sigma_max beta_d beta_min M epsilon_t",
+    "VPPrecond": "img_resolution img_channels label_dim use_fp16 "
+    "sigma_min sigma_max beta_d beta_min M epsilon_t",
     "iDDPMPrecond": "img_resolution img_channels label_dim use_fp16 sigma_min sigma_max C_1 C_2 M",
     "SongUNet": "label_dropout",
     "DhariwalUNet": "label_dropout",

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def reproduce(
     figures: Annotated[
         list[str] | None,
-        typer.Argument(help="1 to 17, phenomenon-2, phenomenon-2-pictures, phenomenon-3, or all."),
+        typer.Argument(help="1 to 17, phenomenon-2, phenomenon-3, score-share, … (see --list), or all."),
     ] = None,
     data: Annotated[str, typer.Option(help="Data set, see pags data list.")] = "digits",
     scale: Annotated[

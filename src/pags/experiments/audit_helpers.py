@@ -10,7 +10,6 @@ from pags.auditing.sizes import Size
 from pags.data.imageset import ImageSet
 from pags.data.sources import load
 from pags.errors import UsageError
-from pags.experiments.audit_settings import AuditSettings
 from pags.experiments.audit_estimates import (
     FEW,
     Estimates,
@@ -20,6 +19,7 @@ from pags.experiments.audit_estimates import (
     load_score,
     target_size,
 )
+from pags.experiments.audit_settings import AuditSettings
 from pags.experiments.workshop import Workshop
 from pags.manifold.autoencoder import Autoencoder
 from pags.manifold.tangent import DecoderTangent

@@ -47,7 +47,7 @@ def run_sweeps(
         PagsError: something cannot be written, or a training diverged; what was finished is kept.
     """
     key = fingerprint({"settings": config.model_dump(mode="json"), "revisions": REVISIONS})
-    if store.has(RECORD) and (record := store.read_record(RECORD)).get("key") == key:
+    if store.has(RECORD) and store.has(GALLERY) and (record := store.read_record(RECORD)).get("key") == key:
         return record
     stages = Stages(config, store)
     stages.check()

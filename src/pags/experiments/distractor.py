@@ -13,8 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
-from pags.classifiers.modes import correct
 from pags.classifiers.build import build_classifier
+from pags.classifiers.modes import correct
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet
 from pags.data.sources import load

@@ -7,6 +7,7 @@ other continues.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pags.errors import PagsError, UsageError
@@ -63,7 +64,9 @@ def run_jobs(
         raise UsageError(f"an engine among {', '.join(ENGINES)}", got=repr(engine), suggestion="inline")
     alone = [job for job in jobs if job.shared or engine == "inline"]
     spread = [job for job in jobs if not (job.shared or engine == "inline")]
-    total, done = sum(job.cost for job in jobs), 0.0
+    if spread:
+        _ray()  # what is missing is said before any work
+    total, done = sum(job.cost for job in jobs) or 1.0, 0.0
     state = make()
     for job in alone:
         progress(job.name, done / total)
@@ -91,7 +94,11 @@ def _on_ray(jobs: Sequence[Job[S]], make: Callable[[], S], device: str) -> Itera
         slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
         worker = ray.remote(**need)(_Worker)
         workers = [worker.remote(make) for _ in range(max(1, min(slots, len(jobs))))]
-        yield from _spread(ray, workers, jobs)
+        try:
+            yield from _spread(ray, workers, jobs)
+        finally:
+            for one in workers:  # else they hold the processors of a cluster that is not ours
+                ray.kill(one)
     finally:
         if own:
             ray.shutdown()
@@ -126,7 +133,12 @@ class _Worker:
     """One process of the cluster with its state."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        self.state = make()
+        self.make = make
+
+    @cached_property
+    def state(self) -> Any:
+        """Made by the first job, whose error then says why it cannot be made."""
+        return self.make()
 
     def do(self, job: Job[Any]) -> None:
         job.run(self.state, lambda share: None)

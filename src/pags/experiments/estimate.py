@@ -26,7 +26,7 @@ DIGITS = 60_000
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the data; `step`: seconds an image that a training step of the classifier takes here."""
+    """What is known of the data; `step`: seconds an image of the classifier's training step here."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -45,6 +45,7 @@ def estimate(settings: Settings) -> dict[str, float] | None:
         return None
     return {
         "sweep": _helpers(settings, known) + _sweeps(settings, known),
+        "score": known.test * 0.005,
         "transfer": _transfer(settings, known),
         "distractor": _distractor(settings, known),
         "generation": _generation(settings, known),

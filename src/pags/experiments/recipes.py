@@ -100,6 +100,10 @@ class Recipes:
         how = _unless("upsample_to", self.config.upsample_to, 64)
         return self._recipe("lines", tangent=self.tangent(), scores=self.scores(), **how)
 
+    def score_shares(self, sigmas: tuple[float, ...]) -> Record:
+        """Where the score points, at several noise levels."""
+        return self._recipe("scores", tangent=self.tangent(), denoiser=self.denoiser(), sigmas=sigmas)
+
     def measures(self, objective: str, strength: float, repeat: int = 0) -> Record:
         """Everything that is measured of one classifier."""
         how = _unless("upsample_to", self.config.upsample_to, 64)

@@ -206,7 +206,12 @@ def _distractor(data: str, scale: Scale) -> DistractorConfig:
             variants=(Variant(), Variant(distractor="AX"), Variant(distractor="AX", informative=1)),
         )  # fmt: skip
     if scale == "small":
-        return DistractorConfig(plan=Plan(epochs=3, learning_rate=0.1), variant_images=6000)
+        return DistractorConfig(
+            plan=Plan(epochs=2, learning_rate=0.1), variant_images=10_000, directions=2, variants=(
+                Variant(), Variant(distractor="checks"), Variant(distractor="AX"),
+                Variant(distractor="AX", informative=1),
+            ),
+        )  # fmt: skip
     recipe = read_recipe("mnist-distractor")
     return DistractorConfig(
         architecture=recipe.architecture, plan=recipe.plan, radii=recipe.radii,

@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import nn
 
 from pags.arrays import Basis, Images, Labels
-from pags.classifiers.modes import correct, predict
 from pags.classifiers.build import build_classifier
+from pags.classifiers.modes import correct, predict
 from pags.data.imageset import DataSet
 from pags.data.sources import load
 from pags.errors import UsageError
@@ -35,6 +35,10 @@ from pags.training.objectives import Objective, make_objective
 TARGETS = {"logit": "conditional", "sum-of-logits": "unconditional"}
 """What is compared with what (B.4): the predicted class's logit with the score of the same class, and the
 sum of the logits with the unconditional score."""
+
+
+SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Noise levels, in EDM's unit, at which the score's share in the tangent space is taken."""
 
 
 @dataclass
@@ -133,6 +137,11 @@ class Stages:
         """Floor and ceiling of the similarity with each score, per test image."""
         return self.workshop.computed("measures", self.recipes.lines(), self._lines)
 
+    def score_shares(self) -> Columns:
+        """Share of the score's energy off the manifold at each of `SIGMAS`, per test image."""
+        recipe = self.recipes.score_shares(SIGMAS)
+        return self.workshop.computed("measures", recipe, self._score_shares)
+
     def measures(
         self, objective: str, strength: float, report: Report | None = None, *, repeat: int = 0
     ) -> Columns:
@@ -185,6 +194,13 @@ class Stages:
             lines[f"ceiling cosine {name}"] = reference.cosine(self.scores[f"ideal {name}"])
             lines[f"off-share of score {name}"] = off_manifold_share(self.scores[name], self.basis)
         return lines
+
+    def _score_shares(self) -> Columns:
+        denoiser, images = self.denoiser(), self.data.test.images
+        return {
+            f"off-share {sigma:g}": off_manifold_share(score_of(denoiser, images, sigma), self.basis)
+            for sigma in SIGMAS
+        }
 
     def _measures(self, objective: str, strength: float, repeat: int, report: Report | None) -> Columns:
         model = self.classifier(objective, strength, report, repeat=repeat)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pags.arrays import Images, Labels
+from pags.classifiers.build import build_classifier
 from pags.classifiers.load import load_classifier
 from pags.classifiers.modes import predict
-from pags.classifiers.build import build_classifier
 from pags.data.imageset import ImageSet
 from pags.data.sources import load
 from pags.experiments.engines import Job, Progress, run_jobs

@@ -14,6 +14,7 @@ from pags.experiments.distractor import Distractor
 from pags.experiments.distractor_claims import distractor_claims
 from pags.experiments.figures.sources import Sources
 from pags.experiments.figures.sweeps import best
+from pags.experiments.stages import SIGMAS
 from pags.experiments.transfer import Transfer
 from pags.measure.statistics import Interval, spearman
 from pags.seeds import generator
@@ -34,6 +35,19 @@ def all_claims(sources: Sources, parts: tuple[str, ...]) -> list[Record]:
 
 def _of_sweeps(sources: Sources) -> list[Record]:
     return list(sources.sweep["claims"])
+
+
+def _of_score(sources: Sources) -> list[Record]:
+    """What the proof of Theorem 2 takes for granted, at the smallest noise level that is measured."""
+    table = sources.score_shares[f"off-share {SIGMAS[0]:g}"][:, None]
+    chance = sources.sweep["chance"]["rho2"]
+    rule = Verdict(
+        "score-is-tangent", "A, proof of Theorem 2",
+        "The gradients of the data's log-density lie in the tangent space.",
+        f"share of the score's energy in the tangent space at σ = {SIGMAS[0]:g}, less chance",
+        lambda means: chance - means[:, 0],
+    )  # fmt: skip
+    return [_judged(sources, rule, "score", table)]
 
 
 def _of_distractor(sources: Sources) -> list[Record]:
@@ -107,6 +121,7 @@ def _of_smoothgrad(sources: Sources) -> list[Record]:
 
 PARTS: dict[str, Callable[[Sources], list[Record]]] = {
     "sweep": _of_sweeps,
+    "score": _of_score,
     "transfer": _of_transfer,
     "distractor": _of_distractor,
     "generation": _of_generation,

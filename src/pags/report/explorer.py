@@ -1,8 +1,8 @@
 """What the page's explorer shows: the gallery's pictures as 8-bit sprites, and the numbers beside them.
 
 Everything is rendered here; the page only picks and draws. A sprite is one PNG of many pictures of one size,
-a row a strength and a column an image. Vectors are signed: mid-grey is zero, and the largest absolute value of
-a *whole* gradient or score is white or black. Its parts on and off the manifold have the scale of the whole.
+a row a strength and a column an image. Vectors are signed: mid-grey is zero, and the largest absolute value
+of a *whole* gradient or score is white or black. Its parts on and off the manifold have the whole's scale.
 """
 
 import base64
@@ -23,8 +23,6 @@ from pags.store import Record
 TARGETS = {"logit": "logit of the predicted class", "sum-of-logits": "sum of the logits"}
 LARGEST = 64
 """Pixels a side; larger pictures are averaged down to it."""
-FEWEST = 6
-"""Images that are kept as long as strengths can be left out instead."""
 KINDS = ("gradient", "on", "off")
 
 
@@ -86,12 +84,12 @@ def sprite(rows: Sequence[Tensor]) -> str:
 def _that_fit(
     record: Record, gallery: Mapping[str, Tensor], images: int, strengths: int, budget: int
 ) -> tuple[int, int]:
-    """How many images and strengths fit, counted as if nothing could be compressed (noise cannot)."""
+    """How many images and strengths fit, about two strengths an image, as if nothing could be compressed."""
     sprites = len(record["settings"]["sweeps"]) * len(TARGETS) * len(KINDS)
     # A byte of a PNG takes 4/3 of base64; what is not in the sprites of gradients is a row more.
     one = math.ceil(sprites * _small(gallery["images"])[0].numel() * 1.05 * 4 / 3)
     while images * (strengths + 1) * one > budget and (images > 1 or strengths > 2):
-        if strengths > 2 and (images <= FEWEST or images < strengths / 2):
+        if strengths > 2 and (strengths > 2 * images or images == 1):
             strengths -= 1
         else:
             images -= 1
@@ -122,7 +120,9 @@ def _model(strength: float, model: Record) -> Record:
         "accuracy": _number(means["correct"]["estimate"]),
         "off/on": {name: _number(model["off/on"][name]) for name in ("estimate", "low", "high")},
         "similarity": {
-            target: {name: _number(means[f"similarity {target}"][name]) for name in ("estimate", "low", "high")}
+            target: {
+                name: _number(means[f"similarity {target}"][name]) for name in ("estimate", "low", "high")
+            }
             for target in TARGETS
         },
     }
@@ -146,7 +146,7 @@ def _score(gallery: Mapping[str, Tensor], kind: str) -> tuple[Tensor, Tensor]:
 
 
 def _vectors(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Sprites of whole vectors and of both their parts, from pairs of a vector and its part on the manifold."""
+    """Sprites of whole vectors and of both their parts, from pairs of a vector and its part on."""
     rows: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     for vectors, on in pairs:
         peaks = flatten(vectors.nan_to_num()).abs().amax(1)
@@ -182,6 +182,8 @@ def _number(value: float) -> float | None:
 def _column(gallery: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in gallery:
         raise PagsError(
-            f"a gallery that holds {name!r}", got="none", suggestion="pags reproduce with the same settings again"
+            f"a gallery that holds {name!r}",
+            got="none",
+            suggestion="pags reproduce with the same settings again",
         )
     return gallery[name]

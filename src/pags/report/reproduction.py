@@ -1,15 +1,18 @@
 """The report of a reproduction: figures as files, and one HTML page that needs nothing but itself."""
 
 import base64
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
+from PIL import Image
 from torch import Tensor
 
 from pags.errors import PagsError
@@ -24,11 +27,10 @@ from pags.report.style import render
 from pags.store import Record, Store
 
 FORMATS = ("svg", "pdf", "png")
-LARGEST_FIGURE = 600_000
-"""Bytes of an SVG up to which the page holds it; above, the page holds the PNG where that is smaller."""
-LARGEST_PAGE = 13_500_000
+FOR_FIGURES = 9_500_000
+"""Bytes that the figures on the page may take; above, the largest are shown as reduced pixels."""
+FOR_ALL = 13_500_000
 """Bytes that figures and explorer together may take; the explorer shows less where figures take more."""
-LEAST_FOR_EXPLORER = 2_000_000
 
 PARTS = {
     "sweep": "robust training swept over strength",
@@ -48,14 +50,23 @@ class Shown:
     Args:
         number: "Figure 3", "Phenomenon 2".
         record: its record.
-        picture: a data URI.
+        picture: a data URI, the vectors.
+        small: another, reduced pixels.
+        reduced: whether the page shows these.
         links: what its files are called, and where they lie beside the page.
     """
 
     number: str
     record: Record
     picture: str
+    small: str
     links: Mapping[str, str]
+    reduced: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes on the page."""
+        return len(self.small if self.reduced else self.picture)
 
 
 def write_reproduction(store: Store, record: Record) -> list[Path]:
@@ -71,14 +82,15 @@ def write_reproduction(store: Store, record: Record) -> list[Path]:
     Raises:
         PagsError: a record is missing, or something cannot be written.
     """
-    written, shown = [], []
+    written: list[Path] = []
+    shown: list[Shown] = []
     for name in record["figures"]:
         entry = catalogue.entry(name)
         paths, figure = _drawn(store, entry)
         written += paths
         shown.append(figure)
-    left = LARGEST_PAGE - sum(len(figure.picture) for figure in shown)
-    html = _page(store, record, shown, budget=max(left, LEAST_FOR_EXPLORER))
+    shown = _that_fit(shown)
+    html = _page(store, record, shown, budget=FOR_ALL - sum(figure.size for figure in shown))
     return [*written, store.write_bytes("report.html", html.encode())]
 
 
@@ -89,7 +101,9 @@ def read_reproduction(store: Store) -> Record:
         PagsError: the store holds none.
     """
     if not store.has(RECORD):
-        raise PagsError(f"a folder that holds {RECORD}", got=store.root, suggestion="pags reproduce --out FOLDER")
+        raise PagsError(
+            f"a folder that holds {RECORD}", got=store.root, suggestion="pags reproduce --out FOLDER"
+        )
     return store.read_record(RECORD)
 
 
@@ -109,15 +123,29 @@ def _drawn(store: Store, entry: Entry) -> tuple[list[Path], Shown]:
     paths = [
         store.write_bytes(f"figures/{entry.stem}.{ending}", content) for ending, content in drawn.items()
     ]
-    return paths, Shown(_number(entry.name), data.record, _picture(drawn), _links(entry, data.record))
+    picture = f"data:image/svg+xml,{quote(drawn['svg'], safe=PLAIN)}"
+    links = _links(entry, data.record)
+    return paths, Shown(_number(entry.name), data.record, picture, _reduced(drawn["png"]), links)
 
 
-def _picture(drawn: Mapping[str, bytes]) -> str:
-    """The figure for the page: the vectors, or the pixels where vectors are many and pixels are fewer."""
-    vector = _data_uri(drawn["svg"], "svg+xml")
-    if len(drawn["svg"]) <= LARGEST_FIGURE:
-        return vector
-    return min(vector, _data_uri(drawn["png"], "png"), key=len)
+PLAIN = " !$'()*+,-./;=?@[]_~"
+"""What needs no quoting in the address of an SVG; base64 would grow its pictures once more."""
+
+
+def _reduced(png: bytes) -> str:
+    """The figure at half its resolution, as a data URI."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").reduce(2).save(buffer, "jpeg", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _that_fit(figures: Sequence[Shown]) -> list[Shown]:
+    """The figures, the largest reduced until all fit."""
+    shown = list(figures)
+    for place in sorted(range(len(shown)), key=lambda place: -shown[place].size):
+        if sum(figure.size for figure in shown) > FOR_FIGURES:
+            shown[place] = replace(shown[place], reduced=True)
+    return shown
 
 
 def _links(entry: Entry, record: Record) -> dict[str, str]:
@@ -161,7 +189,7 @@ def claim_tables(claims: Sequence[Record]) -> list[Record]:
         claims: records of claims, each on one subject (`sweep`): a sweep, a model, or a variant of the data.
 
     Returns:
-        Tables with a `title`, `subjects` (titles) and `rows`; a row has its `claim` and one `cells` entry a subject.
+        Tables with a `title`, `subjects` (titles) and `rows`; a row has its `claim` and a cell a subject.
     """
     rows: dict[str, dict[str, Record]] = {}
     for claim in claims:
@@ -192,13 +220,11 @@ def _number(name: str) -> str:
     return f"Figure {name}" if name.isdigit() else name.replace("-", " ").capitalize()
 
 
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def _script_data(data: Record | None) -> str:
     """JSON that can stand in a script element: nothing in it ends the element."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
 
 
 def _text(name: str) -> str:

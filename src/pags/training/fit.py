@@ -24,7 +24,7 @@ from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged
 from pags.seeds import generator
 from pags.store import Record, Slot
-from pags.training.memory import keep_freed_memory
+from pags.memory import keep_freed_memory
 from pags.training.objectives import Objective
 from pags.training.parallel import gathered, share_weights, sum_gradients
 from pags.training.plan import Plan, learning_rate

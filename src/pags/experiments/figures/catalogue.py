@@ -14,6 +14,7 @@ NAMES = {str(number): f"figure_{number:02d}" for number in range(1, 18)} | {
     "phenomenon-2": "phenomenon_2",
     "phenomenon-2-pictures": "phenomenon_2_pictures",
     "phenomenon-3": "phenomenon_3",
+    "score-share": "score_share",
 }
 """What a person says, and the file that it stands in."""
 
@@ -62,7 +63,7 @@ def chosen(names: Sequence[str]) -> list[Entry]:
     unknown = [name for name in names if name not in NAMES and name != "all"]
     if unknown or not names:
         raise UsageError(
-            "figures among all, 1 to 17, phenomenon-2, phenomenon-2-pictures, phenomenon-3",
+            f"figures among all, 1 to 17, {', '.join(name for name in NAMES if not name.isdigit())}",
             got=", ".join(unknown) or "none",
             suggestion="pags reproduce all --data digits",
         )

@@ -44,6 +44,12 @@ class Sources:
         return self.store.read_tensors(demo.GALLERY)[0]
 
     @cached_property
+    def score_shares(self) -> Columns:
+        """The score's share off the manifold at several noise levels."""
+        assert self.sweep
+        return self.stages.score_shares()
+
+    @cached_property
     def transfer(self) -> Record:
         """Classifiers at a higher resolution than the score."""
         assert self.sweep

@@ -1,0 +1,196 @@
+"""Signal against distractor, the whole part: with networks of which it is known where they look."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import Linear, seeded
+from pags.data.distractor import distractor_set
+from pags.data.imageset import DataSet, ImageSet
+from pags.errors import PagsError
+from pags.experiments.claims import CONTRADICTED, SUPPORTED, UNDECIDED
+from pags.experiments.distractor import GALLERY, RECORD, Distractor, DistractorConfig, Variant, run_distractor
+from pags.experiments.distractor_claims import distractor_claims
+from pags.store import Record, Store
+from pags.training.fit import Plan
+
+CONFIG = DistractorConfig(
+    data="digits",
+    plan=Plan(epochs=1, learning_rate=0.1),
+    radii=(0.3, 0.6),
+    attack_steps=1,
+    train_images=100,
+    images=60,
+    levels=(0, 0.1, 1),
+    directions=4,
+    resamples=200,
+    variants=(Variant(distractor="AX"), Variant(distractor="AX", informative=1)),
+)
+ONE = CONFIG.model_copy(update={"variants": (Variant(),)})
+CLAIMS = (
+    "standard-ignores-distractor",
+    "robust-ignores-distractor-more",
+    "gradients-on-signal",
+    "robust-gradients-more-on-signal",
+)
+Judge = Callable[[dict[str, tuple[float, float]]], tuple[Record, list[Record]]]
+
+
+def upright(part: ImageSet) -> ImageSet:
+    """The images with the halves exchanged where the signal is below, so that it is always above."""
+    assert part.masks is not None
+    below = part.masks[:, -1, 0]
+    turned = lambda x: torch.where(below.reshape(-1, *[1] * (x.ndim - 1)), x.roll(8, -2), x)  # noqa: E731
+    return replace(part, pixels=turned(part.pixels), masks=turned(part.masks))
+
+
+def looks(above: float, below: float) -> nn.Module:
+    """A linear classifier with one draw of weights for both halves, times a factor each."""
+    weight = torch.randn(10, 64, generator=seeded(1)) / 2
+    return Linear(torch.cat([above * weight, below * weight], 1))
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
+    """The record and the claims where the two networks look at signal and distractor as told."""
+
+    def run(networks: dict[str, tuple[float, float]]) -> tuple[Record, list[Record]]:
+        def classifier(self: Distractor, variant: Variant, kind: str, *others: object) -> nn.Module:
+            return looks(*networks[kind])
+
+        def data(self: Distractor, variant: Variant) -> DataSet:
+            whole = distractor_set(self.base, distractor=variant.distractor, seed=0)
+            return DataSet(upright(whole.train), upright(whole.test))
+
+        monkeypatch.setattr(Distractor, "classifier", classifier)
+        monkeypatch.setattr(Distractor, "data", data)
+        store = Store(tmp_path)
+        return run_distractor(ONE, store), distractor_claims(Distractor(ONE, store))
+
+    return run
+
+
+def verdicts(claims: list[Record]) -> dict[str, str]:
+    return {claim["claim"]: claim["verdict"] for claim in claims}
+
+
+def means(record: Record, kind: str) -> Record:
+    return record["variants"][0][kind]["means"]
+
+
+def test_networks_that_see_the_signal_alone(judge: Judge) -> None:
+    record, claims = judge({"standard": (1, 0), "robust": (1, 0)})
+    for kind in ("standard", "robust"):
+        assert means(record, kind)["energy on signal"]["estimate"] == 1
+        assert means(record, kind)["pixels on signal"]["estimate"] == 0.5
+        for ratio in record["variants"][0][kind]["ratios"]:
+            assert ratio == {"estimate": None, "low": None, "high": None, "level": 0.95}  # to nothing
+    found = verdicts(claims)
+    assert [found[name] for name in CLAIMS[::2]] == [SUPPORTED, SUPPORTED]
+    assert [found[name] for name in CLAIMS[1::2]] == [UNDECIDED, UNDECIDED]  # both are the same network
+
+
+def test_networks_that_see_the_distractor_alone(judge: Judge) -> None:
+    record, claims = judge({"standard": (1, 1), "robust": (0, 1)})
+    assert means(record, "robust")["energy on signal"]["estimate"] == 0
+    assert [ratio["high"] for ratio in record["variants"][0]["robust"]["ratios"]] == [0, 0]
+    found = verdicts(claims)
+    assert [found[name] for name in CLAIMS[1:]] == [CONTRADICTED] * 3
+
+
+def test_networks_that_see_all_pixels_alike(judge: Judge) -> None:
+    record, claims = judge({"standard": (1, 1), "robust": (1, 1)})
+    for kind in ("standard", "robust"):
+        assert means(record, kind)["energy on signal"]["estimate"] == pytest.approx(0.5, abs=1e-6)
+        for ratio in record["variants"][0][kind]["ratios"]:
+            assert ratio["low"] < 1 < ratio["high"]
+    assert set(verdicts(claims).values()) <= {UNDECIDED}
+    assert max(abs(claim["estimate"]) for claim in claims) < 0.05
+
+
+def test_a_robust_network_that_turns_from_the_distractor_to_the_signal(judge: Judge) -> None:
+    record, claims = judge({"standard": (1, 0.8), "robust": (1, 0.1)})
+    assert set(verdicts(claims).values()) == {SUPPORTED}
+    assert means(record, "robust")["energy on signal"]["estimate"] == pytest.approx(1 / 1.01, abs=1e-4)
+    # Small noise moves the output in proportion to the weights that it meets.
+    assert record["variants"][0]["robust"]["ratios"][0]["estimate"] == pytest.approx(10, rel=0.2)
+
+
+def test_networks_that_see_nothing_have_records_and_no_verdict(judge: Judge) -> None:
+    """A network trained with far too much strength may be constant: 0/0 is written as nothing."""
+    record, claims = judge({"standard": (0, 0), "robust": (0, 0)})
+    assert means(record, "robust")["energy on signal"]["estimate"] is None
+    assert record["variants"][0]["robust"]["ratios"][0]["estimate"] is None
+    assert set(verdicts(claims).values()) == {UNDECIDED}
+
+
+# --- trained networks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("distractor"))
+    run_distractor(CONFIG, store)
+    return store
+
+
+def test_every_variant_has_both_networks_and_every_level_a_ratio(trained: Store) -> None:
+    record = trained.read_record(RECORD)
+    assert [variant["name"] for variant in record["variants"]] == ["AX, informative 0", "AX, informative 1"]
+    for variant in record["variants"]:
+        for kind in ("standard", "robust"):
+            assert len(variant[kind]["ratios"]) == 2  # the level 0 changes nothing
+            assert means(record, kind)["signal 0"]["estimate"] == 0
+    assert len(list(trained.path("classifiers").iterdir())) == 4
+
+
+def test_the_ratio_is_that_of_the_means_of_the_columns(trained: Store) -> None:
+    record, state = trained.read_record(RECORD), Distractor(CONFIG, trained)
+    for variant, entry in zip(CONFIG.variants, record["variants"], strict=True):
+        columns = state.measures(variant, "robust")
+        for level in (1, 2):
+            on, off = (columns[f"{part} {level}"].double().mean() for part in ("signal", "distractor"))
+            found = entry["robust"]["ratios"][level - 1]
+            assert found["estimate"] == pytest.approx(float(on / off))
+            assert found["low"] <= found["estimate"] <= found["high"]
+
+
+def test_claims_are_about_null_distractors_and_about_what_an_informative_one_changes(trained: Store) -> None:
+    claims = distractor_claims(Distractor(CONFIG, trained))
+    assert [(c["claim"], c["sweep"]) for c in claims] == [
+        *((name, "AX, informative 0") for name in CLAIMS),
+        ("informative-distractor-is-signal", "AX, informative 1"),
+    ]
+
+
+def test_again_trains_nothing_and_changes_nothing(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    before = {path: path.read_bytes() for path in trained.root.rglob("*") if path.is_file()}
+    monkeypatch.setattr("pags.experiments.workshop.fit", fail)
+    run_distractor(CONFIG, trained)
+    for name in (RECORD, GALLERY):
+        trained.path(name).unlink()
+        run_distractor(CONFIG, trained)
+    assert {path: path.read_bytes() for path in trained.root.rglob("*") if path.is_file()} == before
+
+
+def test_the_gallery_shows_noise_on_the_part_that_it_names(trained: Store) -> None:
+    gallery = trained.read_tensors(GALLERY)[0]
+    for place in (0, 1):
+        images, masks = gallery[f"images {place}"], gallery[f"masks {place}"].bool()
+        noisy: dict[str, Tensor] = {p: gallery[f"noise on {p} {place}"] for p in ("signal", "distractor")}
+        assert ((noisy["signal"] != images) & ~masks).sum() == 0
+        assert ((noisy["distractor"] != images) & masks).sum() == 0
+        assert all((other != images).any() for other in noisy.values())
+
+
+def test_a_distractor_of_one_form_cannot_be_informative(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"variants": (Variant(distractor="A", informative=1),)})
+    with pytest.raises(PagsError, match="a distractor of several forms"):
+        run_distractor(config, Store(tmp_path))
