@@ -697,6 +697,14 @@ def test_noise_levels_come_in_three_shapes(name: str) -> None:
     assert torch.equal(net(x, torch.tensor(0.5)), net(x, levels[1:2].expand(3)))
 
 
+def test_iddpm_leaves_the_second_half_of_the_answer() -> None:
+    net = awake(lambda: iDDPMPrecond(8, 3, **TINY_ADM))
+    assert net.model.out_conv.weight.shape[0] == 6
+    x = noisy(2)
+    f = net.model(x / math.sqrt(1.25), torch.tensor([289.0]))
+    torch.testing.assert_close(net(x, 0.5), x - 0.5 * f[:, :3], rtol=1e-4, atol=1e-5)
+
+
 def test_labels_are_zeros_where_none_are_given() -> None:
     net, recorder = recorded("EDMPrecond", 4)
     net(noisy(2), 0.5)

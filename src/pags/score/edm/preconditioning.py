@@ -5,7 +5,7 @@ house's contract. Arguments may be given by position, for the published files ma
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,13 +39,13 @@ class Preconditioner(nn.Module):
         label_dim: classes; 0 for an unconditional network.
         use_fp16: run the network in half precision, on CUDA only.
         model_type: "SongUNet" or "DhariwalUNet".
-        answers: channels of the network's answer for each channel of the image.
         options: further arguments of the network.
 
     Raises:
         UsageError: an unknown network, or as the network.
     """
 
+    answers: ClassVar[int] = 1  # channels that the network answers with, for each of the image
     sigma_min: float
     sigma_max: float
 
@@ -57,7 +57,6 @@ class Preconditioner(nn.Module):
         use_fp16: bool,
         *,
         model_type: str,
-        answers: int = 1,
         options: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class Preconditioner(nn.Module):
         # Lists, as in files, so that plain data that were written and read back are equal.
         self.options = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
         self.model = NETWORKS[model_type](
-            img_resolution, img_channels, answers * img_channels, label_dim, **options
+            img_resolution, img_channels, self.answers * img_channels, label_dim, **options
         )
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
@@ -195,6 +194,7 @@ class iDDPMPrecond(Preconditioner):
         others: as in `Preconditioner`; the last are the network's.
     """
 
+    answers = 2  # the second half is a variance, of no use here
     u: Tensor
 
     def __init__(
@@ -215,7 +215,6 @@ class iDDPMPrecond(Preconditioner):
             label_dim,
             use_fp16,
             model_type=model_type,
-            answers=2,
             options=options,
         )
         self.C_1, self.C_2, self.M = C_1, C_2, M

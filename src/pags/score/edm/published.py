@@ -87,8 +87,7 @@ def _arguments(name: str, state: Mapping[str, Any], source: str) -> dict[str, An
 
 def _check_passed(name: str, given: Mapping[str, Any], built: Mapping[str, Any], source: str) -> None:
     """Raise unless the network's channels, side and classes are those that its preconditioner hands over."""
-    channels = given.get("img_channels")
-    answers = 2 if name == "iDDPMPrecond" else 1
+    channels, answers = given.get("img_channels"), PRECONDITIONERS[name].answers
     wanted = {
         "img_resolution": given.get("img_resolution"),
         "in_channels": channels,
