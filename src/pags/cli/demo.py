@@ -47,14 +47,20 @@ def demo(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a finished `pags demo`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished `pags demo` or `pags reproduce`.")],
 ) -> None:
     """Draw figures and report again, from the records alone."""
     from pags.errors import UsageError
     from pags.experiments.demo import GALLERY, RECORD
+    from pags.experiments.reproduce import RECORD as REPRODUCTION
     from pags.report.page import write_report
+    from pags.report.reproduction import read_reproduction, write_reproduction
     from pags.store import Store
 
+    if (folder / REPRODUCTION).is_file():  # which holds the record of a sweep too
+        store = Store(folder)
+        show_files(write_reproduction(store, read_reproduction(store)))
+        return
     if not (folder / RECORD).is_file():
         raise UsageError(f"a folder that holds {RECORD}", got=folder, suggestion=f"pags demo --out {folder}")
     store = Store(folder)

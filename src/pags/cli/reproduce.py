@@ -98,7 +98,12 @@ def _settings(
     changes |= _of_preset(preset)
     settings = settings_for(data, scale, **changes)
     if pretrained:
-        networks = tuple(Pretrained(strength=radius, spec=spec) for radius, spec in map(_pair, pretrained))
+        pairs = [_pair(text) for text in pretrained]
+        if len(dict(pairs)) < len(pairs):
+            raise UsageError(
+                "networks of different radii", got=", ".join(pretrained), suggestion="one for each radius"
+            )
+        networks = tuple(Pretrained(strength=radius, spec=spec) for radius, spec in pairs)
         transfer = TransferConfig(pretrained=networks, data=pretrained_data, architecture=architecture)
         settings = settings.model_copy(update={"transfer": transfer})
     return settings
@@ -123,7 +128,7 @@ def _pair(text: str) -> tuple[float, str]:
 
     radius, mark, spec = text.partition("=")
     try:
-        if mark and spec:
+        if mark and spec and 0 <= float(radius) < float("inf"):
             return float(radius), spec
     except ValueError:
         pass

@@ -9,10 +9,11 @@ bilinear interpolation before anything is compared.
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -66,6 +67,13 @@ class TransferConfig(BaseModel):
     attack_steps: PositiveInt = 3
     plan: Plan = Plan(epochs=10, learning_rate=0.1)
 
+    @model_validator(mode="after")
+    def _names_each_network_once(self) -> Self:
+        radii = [network.strength for network in self.pretrained]
+        if len(set(radii)) < len(radii):
+            raise ValueError(f"networks must be of different radii, not {radii}")
+        return self
+
 
 @dataclass
 class Transfer:
@@ -106,8 +114,7 @@ class Transfer:
         config, stages = self.config, self.stages
         for network in config.pretrained:
             if network.strength == strength:
-                path = Path(network.spec.split(":", 1)[-1])
-                content = file_digest(str(path)) if path.is_file() else network.spec
+                content = _content(network.spec)
                 return {"stage": ["transfer", REVISION], "network": content, "data": self.high.provenance}
         return {
             "stage": ["transfer", REVISION], "seed": stages.seed, "data": stages.data.train.provenance,
@@ -128,14 +135,20 @@ class Transfer:
 
     def measures(self, strength: float, report: Report | None = None) -> Columns:
         """Accuracy and alignment of one network, per image."""
-        recipe = self.recipe(strength) | {
+        recipe = self.measures_recipe(strength)
+        return self.workshop.computed("measures", recipe, partial(self._measures, strength, report))
+
+    def measures_recipe(self, strength: float) -> Record:
+        """What the measures of one network are a function of."""
+        return self.recipe(strength) | {
             "measures of": REVISION,
             "scores": self.stages.recipes.scores(),
             "upsample_to": self.stages.config.upsample_to,
         }
-        return self.workshop.computed("measures", recipe, partial(self._measures, strength, report))
 
-    def gradient(self, model: nn.Module, images: Images, labels: Labels) -> Images:
+    def gradient(
+        self, model: nn.Module, images: Images, labels: Labels
+    ) -> Float[Tensor, "n c side narrow"]:
         """The gradient of a logit at the classifier's resolution, brought to the score's."""
         return resized(input_gradient(model, images, "logit", labels, batch_size=32), self.low.shape[2])
 
@@ -188,7 +201,8 @@ def run_transfer(
 ) -> Record:
     """Train or load the classifiers, measure them, and write the record and the gallery."""
     state = Transfer(config, stages)
-    key = fingerprint([state.recipe(strength) for strength in state.strengths] + [stages.recipes.scores()])
+    how = {name: getattr(stages.config, name) for name in ("resamples", "gallery")}
+    key = fingerprint([how, *(state.measures_recipe(strength) for strength in state.strengths)])
     if store.has(RECORD) and (record := store.read_record(RECORD)).get("key") == key and store.has(GALLERY):
         return record
     jobs = [
@@ -232,6 +246,15 @@ def _gallery(state: Transfer) -> Columns:
     return found
 
 
+def _content(spec: str) -> str:
+    """A network by the content of the file that its spec names, else by the spec."""
+    plain = spec.partition("?")[0]
+    for path in (plain, plain.partition(":")[2], plain.rpartition(":")[0]):
+        if path and Path(path).is_file():
+            return spec.replace(path, file_digest(path))
+    return spec
+
+
 def enlarged(data: ImageSet, factor: int) -> ImageSet:
     """The images with each side `factor` times as long, bilinearly."""
     if factor == 1:
@@ -243,7 +266,7 @@ def enlarged(data: ImageSet, factor: int) -> ImageSet:
     return ImageSet(pixels, data.labels, data.classes, f"{data.name} ×{factor}", provenance)
 
 
-def resized(images: Images, side: int) -> Images:
+def resized(images: Images, side: int) -> Float[Tensor, "n c side narrow"]:
     """Images or vectors whose height is brought to `side`, keeping proportions, antialiased where smaller."""
     height, width = images.shape[2:]
     if height == side:

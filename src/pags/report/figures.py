@@ -132,7 +132,8 @@ def _curve(axis: Any, series: Record) -> Any:
     colour, marker, style = MARKS[series["style"]]
     places, points = range(len(series["points"])), series["points"]
     estimates = [point["estimate"] for point in points]
-    (line,) = axis.plot(places, estimates, color=colour, marker=marker, ms=4, lw=1.5, ls=style)
+    size = 4 if len(points) <= TICKS else 2.5
+    (line,) = axis.plot(places, estimates, color=colour, marker=marker, ms=size, lw=1.5, ls=style)
     low, high = [point["low"] for point in points], [point["high"] for point in points]
     axis.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)
     return line

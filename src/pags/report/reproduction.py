@@ -27,9 +27,9 @@ from pags.report.style import render
 from pags.store import Record, Store
 
 FORMATS = ("svg", "pdf", "png")
-FOR_FIGURES = 9_500_000
+FOR_FIGURES = 8_000_000
 """Bytes that the figures on the page may take; above, the largest are shown as reduced pixels."""
-FOR_ALL = 13_500_000
+FOR_ALL = 14_000_000
 """Bytes that figures and explorer together may take; the explorer shows less where figures take more."""
 
 PARTS = {
@@ -135,7 +135,7 @@ PLAIN = " !$'()*+,-./;=?@[]_~"
 def _reduced(png: bytes) -> str:
     """The figure at half its resolution, as a data URI."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").reduce(2).save(buffer, "jpeg", quality=82)
+    Image.open(io.BytesIO(png)).convert("RGB").reduce(2).save(buffer, "jpeg", quality=65)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
