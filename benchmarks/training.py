@@ -32,8 +32,8 @@ from torch.nn.functional import cross_entropy
 
 from pags.classifiers.resnet import build_resnet
 from pags.data.batches import Batch
-from pags.seeds import generator, seeded_construction
 from pags.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from pags.seeds import generator, seeded_construction
 from pags.training.objectives import make_objective
 
 NAMES = ("cross-entropy", "pgd", "gradient-norm", "smoothness", "smoothing")

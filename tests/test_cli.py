@@ -24,6 +24,28 @@ BAD = {
     "a word for a number": (["demo", "--seed", "one"], 2, "--seed"),
     "an image that is not there": (["lpips", "no.png", "no.png"], 1, "expected an image file"),
     "a folder without records": (["report", "nowhere"], 2, "try pags demo"),
+    "an unknown figure": (["reproduce", "18"], 2, "figures among all, 1 to 17"),
+    "no figure": (["reproduce"], 2, "pags reproduce all"),
+    "an unknown scale": (["reproduce", "3", "--scale", "huge"], 2, "a scale among smoke, small, paper"),
+    "an unknown preset": (["reproduce", "3", "--preset", "mine"], 2, "a preset among ours, paper, release"),
+    "an unknown engine": (["reproduce", "3", "--engine", "dask"], 2, "an engine among inline, ray"),
+    "a network without a radius": (
+        ["reproduce", "4", "--pretrained", "x.pt"],
+        2,
+        "--pretrained RADIUS=MODEL",
+    ),
+    "a radius below zero": (["reproduce", "4", "--pretrained", "-1=x.pt"], 2, "--pretrained RADIUS=MODEL"),
+    "a radius that is no number": (["reproduce", "4", "--pretrained", "nan=x.pt"], 2, "RADIUS=MODEL"),
+    "two networks of a radius": (
+        ["reproduce", "4", "--pretrained", "1=x.pt", "--pretrained", "1=y.pt"],
+        2,
+        "of different radii",
+    ),
+    "the paper's scale of other data": (
+        ["reproduce", "3", "--scale", "paper"],
+        2,
+        "data that the paper trains",
+    ),
     "settings that are not there": (["demo", "--config", "no.toml"], 2, "no.toml"),
 }
 
@@ -115,10 +137,22 @@ def test_lpips_of_two_files_is_one_number(capsys: pytest.CaptureFixture[str], tm
     assert 0.01 < float(capsys.readouterr().out) < 1
 
 
-@pytest.mark.parametrize("command", ["demo", "theory", "report", "lpips", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "theory", "report", "lpips", "doctor", "reproduce"])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert f"Example: pags {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_reproduce_lists_what_figures_need_and_take(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("reproduce", "--list") == 0
+    said = capsys.readouterr().out
+    lines = {line.split()[0] for line in said.splitlines() if line.strip()}
+    assert {str(number) for number in range(1, 18)} | {"phenomenon-2", "phenomenon-3"} <= lines
+    assert "all of these" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_theory_prints_its_rows_and_names_its_files(

@@ -13,7 +13,7 @@ from pags.memory import keep_freed_memory
 torch.set_num_threads(1)
 kept = {keep} and keep_freed_memory()
 def work():
-    x = torch.ones(4_000_000)
+    x = torch.ones(12_000_000)  # beyond 32 MB glibc never learns to keep blocks
     for _ in range(20):
         y = x * 2
         del y
@@ -34,8 +34,8 @@ def faults(*, keep: bool) -> int:
 
 @pytest.mark.skipif(not keep_freed_memory(), reason="the allocator is not glibc's")
 def test_large_blocks_are_not_mapped_afresh() -> None:
-    """16 MB of 4 KiB pages are 3,906 page faults for each of 20 blocks, or none."""
-    assert faults(keep=True) < 1000 < faults(keep=False)
+    """Plainly, each of 20 blocks faults on all its pages anew; kept, one or two blocks do in all."""
+    assert 5 * faults(keep=True) < faults(keep=False)
 
 
 def test_asking_twice_is_as_good_as_once() -> None:

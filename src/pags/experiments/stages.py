@@ -72,6 +72,8 @@ class Stages:
         for sweep in self.config.sweeps:
             for strength in sweep.strengths:
                 self._objective(sweep.objective, strength)
+        # Images that are too small for LPIPS are refused here, not when the networks are trained.
+        LPIPS.load(upsample_to=self.config.upsample_to or None).features(self.data.test.images[:1].cpu())
 
     @cached_property
     def recipes(self) -> Recipes:

@@ -187,7 +187,10 @@ class Transfer:
             return build_classifier(architecture, train.shape[0], len(train.classes), mean=mean, std=std)
 
     def _loaded(self, spec: str) -> nn.Module:
-        model = load_classifier(spec, architecture=self.config.architecture, classes=len(self.high.classes))
+        model = load_classifier(
+            spec, architecture=self.config.architecture, classes=len(self.high.classes),
+            channels=self.high.shape[0],
+        )  # fmt: skip
         return model.to(self.stages.config.device)
 
 

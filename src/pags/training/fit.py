@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from pags.data.batches import Batch, batch_count, epoch_batches
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged
+from pags.memory import keep_freed_memory
 from pags.seeds import generator
 from pags.store import Record, Slot
-from pags.memory import keep_freed_memory
 from pags.training.objectives import Objective
 from pags.training.parallel import gathered, share_weights, sum_gradients
 from pags.training.plan import Plan, learning_rate
