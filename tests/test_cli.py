@@ -42,7 +42,7 @@ BAD = {
         "of different radii",
     ),
     "the paper's scale of other data": (
-        ["reproduce", "3", "--scale", "paper"],
+        ["reproduce", "3", "--data", "svhn", "--scale", "paper"],
         2,
         "data that the paper trains",
     ),

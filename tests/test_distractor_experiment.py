@@ -30,7 +30,7 @@ CONFIG = DistractorConfig(
     resamples=200,
     variants=(Variant(distractor="AX"), Variant(distractor="AX", informative=1)),
 )
-ONE = CONFIG.model_copy(update={"variants": (Variant(),)})
+ONE = CONFIG.model_copy(update={"variants": (Variant(),), "images": 200, "directions": 32})
 CLAIMS = (
     "standard-ignores-distractor",
     "robust-ignores-distractor-more",
@@ -44,7 +44,10 @@ def upright(part: ImageSet) -> ImageSet:
     """The images with the halves exchanged where the signal is below, so that it is always above."""
     assert part.masks is not None
     below = part.masks[:, -1, 0]
-    turned = lambda x: torch.where(below.reshape(-1, *[1] * (x.ndim - 1)), x.roll(8, -2), x)  # noqa: E731
+
+    def turned(x: Tensor) -> Tensor:
+        return torch.where(below.reshape(-1, *[1] * (x.ndim - 1)), x.roll(8, -2), x)
+
     return replace(part, pixels=turned(part.pixels), masks=turned(part.masks))
 
 

@@ -15,12 +15,10 @@ from pags.auditing.options import Options, default_norms, default_radii
 from pags.data.imageset import ImageSet
 from pags.data.sources import load
 from pags.errors import UsageError
-from pags.experiments.audit_estimates import (
-    file_digest,
-)
 from pags.experiments.audit_helpers import Helpers, Progress, helpers_for
 from pags.experiments.audit_settings import AuditSettings, best_of_sweep, make_settings
 from pags.experiments.audited_models import Model, class_count, load_models, untrained
+from pags.experiments.recipes import file_digest
 from pags.measure.metrics import find_metric
 from pags.measure.statistics import Interval
 from pags.store import Record, Store, fingerprint

@@ -4,7 +4,6 @@ What is estimated here is small on purpose: minutes on two cores. Every choice f
 where it stands, and what came of it is part of the record.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,21 +197,6 @@ def load_score(path: Path) -> Denoiser:
     from pags.score.load import load_denoiser
 
     return load_denoiser(path)
-
-
-def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise UsageError(
-            "a readable file", got=f"{path} ({error.strerror})", suggestion="checking the path"
-        ) from error
 
 
 def _halvings(shape: tuple[int, int, int], most: int) -> int:

@@ -14,12 +14,12 @@ from pags.experiments.audit_estimates import (
     FEW,
     Estimates,
     at_size,
-    file_digest,
     load_autoencoder,
     load_score,
     target_size,
 )
 from pags.experiments.audit_settings import AuditSettings
+from pags.experiments.recipes import file_digest
 from pags.experiments.workshop import Workshop
 from pags.manifold.autoencoder import Autoencoder
 from pags.manifold.tangent import DecoderTangent

@@ -11,8 +11,8 @@ from torch import nn
 from pags.classifiers.modes import predict
 from pags.data.imageset import ImageSet
 from pags.errors import UsageError
-from pags.experiments.audit_estimates import file_digest
 from pags.experiments.audit_settings import AuditSettings
+from pags.experiments.recipes import file_digest
 from pags.seeds import generator, seeded_construction
 from pags.store import Record
 

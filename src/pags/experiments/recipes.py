@@ -134,7 +134,7 @@ class Recipes:
         return self._recipe(stage, data=self.data, plan=plan.model_dump(mode="json"), **needs)
 
 
-def file_digest(path: str) -> str:
+def file_digest(path: str | Path) -> str:
     """The sha256 of a file, which stands for it in recipes."""
     try:
         with Path(path).open("rb") as file:

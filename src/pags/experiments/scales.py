@@ -6,7 +6,7 @@ and epochs; `paper` its 30 strengths, 10 seeds, epochs, learning rates and image
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
@@ -52,7 +52,6 @@ def settings_for(data: str, scale: str, **changes: Any) -> Settings:
     """
     if scale not in SCALES:
         raise UsageError(f"a scale among {', '.join(SCALES)}", got=repr(scale), suggestion="smoke")
-    scale = cast(Scale, scale)
     sweep = {"smoke": _smoke, "small": _small, "paper": _paper}[scale](data)
     sweep = SweepConfig.model_validate(sweep.model_dump() | changes)
     common = {name: getattr(sweep, name) for name in ("seed", "device", "data_folder", "resamples")}

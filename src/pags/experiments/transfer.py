@@ -146,9 +146,7 @@ class Transfer:
             "upsample_to": self.stages.config.upsample_to,
         }
 
-    def gradient(
-        self, model: nn.Module, images: Images, labels: Labels
-    ) -> Float[Tensor, "n c side narrow"]:
+    def gradient(self, model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c side narrow"]:
         """The gradient of a logit at the classifier's resolution, brought to the score's."""
         return resized(input_gradient(model, images, "logit", labels, batch_size=32), self.low.shape[2])
 
