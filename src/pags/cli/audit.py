@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import show_files
+from pags.cli.show import interval_text, show_files
 
 EXAMPLE = """Example: pags audit model.safetensors --data cifar10 --out pags-out/audit
 
@@ -106,8 +106,7 @@ def _show(model: dict[str, Any], sentence: str) -> None:
     table.add_column("mean [95 %]", no_wrap=True)
     table.add_column("lines")
     for row in rows(model, targets=model["settings"]["targets"][:1]):
-        value = row["value"]
-        numbers = f"{value['estimate']:.3g} \\[{value['low']:.3g}, {value['high']:.3g}]"
-        table.add_row(row["title"], numbers, ", ".join(f"{n} {v:.3g}" for n, v in row["lines"].items()))
+        lines = ", ".join(f"{name} {value:.3g}" for name, value in row["lines"].items())
+        table.add_row(row["title"], interval_text(row["value"], ".3g"), lines)
     console.print(table)
     console.print(f"\n{sentence}\n", markup=False)

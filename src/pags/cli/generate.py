@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import show_files
+from pags.cli.show import interval_text, show_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -171,5 +171,4 @@ def _show(record: dict[str, Any]) -> None:
 
 
 def _cell(found: dict[str, float], sign: str) -> str:
-    low, middle, high = (f"{found[part]:{sign}.2f}" for part in ("low", "estimate", "high"))
-    return f"{middle} \\[{low}, {high}]"
+    return interval_text(found, f"{sign}.2f")

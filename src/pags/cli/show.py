@@ -1,14 +1,22 @@
 """What commands print in the end: verdicts, and the files that they wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from pags.cli.progress import console
 
 
-def show_claims(claims: Sequence[dict[str, object]]) -> None:
+def interval_text(found: Mapping[str, Any], form: str) -> str:
+    """An interval's record as "estimate [low, high]", for a table of Rich; – for what is not a number."""
+    parts = [found[name] for name in ("estimate", "low", "high")]
+    estimate, low, high = ("–" if part is None else format(part, form) for part in parts)
+    return f"{estimate} \\[{low}, {high}]"
+
+
+def show_claims(claims: Sequence[dict[str, Any]]) -> None:
     """The verdicts as a table: a line a claim and sweep."""
     table = Table(box=None, pad_edge=False)
     for heading in ("claim", "sweep", "verdict", "estimate [95 %]"):
@@ -16,7 +24,7 @@ def show_claims(claims: Sequence[dict[str, object]]) -> None:
     last = ""
     for claim in sorted(claims, key=lambda c: [d["claim"] for d in claims].index(c["claim"])):
         key = str(claim["claim"])
-        numbers = f"{claim['estimate']:+.3f} \\[{claim['low']:+.3f}, {claim['high']:+.3f}]"
+        numbers = interval_text(claim, "+.3f")
         table.add_row("" if key == last else key, str(claim["sweep"]), str(claim["verdict"]), numbers)
         last = key
     console.print("The paper's claims, on these data. Above 0 the claim holds; intervals are over images.\n")

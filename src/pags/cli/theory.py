@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import show_files
+from pags.cli.show import interval_text, show_files
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,5 @@ def _table(rows: list[dict[str, object]]) -> Table:
         table.add_column(heading, no_wrap=True)
     for row in rows:
         expected = "" if row["expected"] is None else f"{row['expected']:.3g}"
-        numbers = f"{row['estimate']:.3g} \\[{row['low']:.3g}, {row['high']:.3g}]"
-        table.add_row(str(row["claim"]), numbers, expected, str(row["verdict"]))
+        table.add_row(str(row["claim"]), interval_text(row, ".3g"), expected, str(row["verdict"]))
     return table

@@ -174,9 +174,9 @@ def _numbers(values: Tensor) -> list[float | None]:
     return [_number(value) for value in values.tolist()]
 
 
-def _number(value: float) -> float | None:
+def _number(value: float | None) -> float | None:
     """Four digits are more than the page shows; None where there is no number."""
-    return round(value, 4) if math.isfinite(value) else None
+    return round(value, 4) if value is not None and math.isfinite(value) else None
 
 
 def _column(gallery: Mapping[str, Tensor], name: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Drawing the two kinds of figure (`pags.experiments.figures.kinds`) from their records alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,10 +132,9 @@ def _curve(axis: Any, series: Record) -> Any:
     """Estimates as a line, their intervals as a band, at equally spaced places."""
     colour, marker, style = MARKS[series["style"]]
     places, points = range(len(series["points"])), series["points"]
-    estimates = [point["estimate"] for point in points]
+    estimates, low, high = ([number(point[name]) for point in points] for name in ("estimate", "low", "high"))
     size = 4 if len(points) <= TICKS else 2.5
     (line,) = axis.plot(places, estimates, color=colour, marker=marker, ms=size, lw=1.5, ls=style)
-    low, high = [point["low"] for point in points], [point["high"] for point in points]
     axis.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)
     return line
 
@@ -158,3 +158,8 @@ def _cell(axis: Any, picture: Tensor, *, signed: bool) -> None:
     axis.set_yticks([])
     for spine in axis.spines.values():  # so that white pixels have an end
         spine.set(visible=True, color="#b0b0b0", lw=0.4)
+
+
+def number(value: float | None) -> float:
+    """A number of a record, which has None for what is not finite; nothing is drawn there."""
+    return math.nan if value is None else value

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pags.report.figures import number as _number
 from pags.report.style import BLUE, GREEN, GREY, ORANGE, RED, new_figure, styled
 from pags.store import Record
 
@@ -90,7 +91,7 @@ def _line(
     places = range(len(intervals))
     axis.plot(
         places,
-        [i["estimate"] for i in intervals],
+        [_number(i["estimate"]) for i in intervals],
         color=colour,
         marker=marker,
         ms=4,
@@ -98,7 +99,7 @@ def _line(
         ls=style,
         label=label,
     )
-    low, high = [i["low"] for i in intervals], [i["high"] for i in intervals]
+    low, high = ([_number(i[name]) for i in intervals] for name in ("low", "high"))
     axis.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)
 
 
