@@ -108,13 +108,17 @@ class Distractor:
         folder = self.config.data_folder
         return load(self.config.data, folder=Path(folder) if folder else None)
 
+    def training_images(self, variant: Variant) -> int:
+        """How many images the networks of a variant are trained on."""
+        limit = self.config.train_images
+        if variant != self.config.variants[0]:
+            limit = self.config.variant_images or limit
+        return min(limit or len(self.base.train), len(self.base.train))
+
     def data(self, variant: Variant) -> DataSet:
         """The images of a variant; those measured are a seeded choice."""
-        config = self.config
-        first = variant == config.variants[0]
-        limit = config.train_images if first else config.variant_images or config.train_images
-        base = self.base
-        train = base.train.sample(limit, config.seed) if limit and limit < len(base.train) else base.train
+        config, base, limit = self.config, self.base, self.training_images(variant)
+        train = base.train.sample(limit, config.seed) if limit < len(base.train) else base.train
         whole = distractor_set(
             DataSet(train, base.test), distractor=variant.distractor,
             informative=variant.informative, seed=config.seed,
@@ -202,11 +206,14 @@ def run_distractor(
         return record
     state = Distractor(config, store)
     jobs = [
-        Job[Distractor](f"{kind} network beside {v.name}", cost, partial(_measure, v, kind))
+        Job[Distractor](
+            f"{kind} network beside {v.name}", cost * state.training_images(v), partial(_measure, v, kind)
+        )
         for v in config.variants
         for kind, cost in ((STANDARD, 1), (ROBUST, 8))
     ]
-    run_jobs(jobs, lambda: state, engine=engine, device=config.device, progress=progress)
+    make = (lambda: state) if engine == "inline" else partial(Distractor, config, store)
+    run_jobs(jobs, make, engine=engine, device=config.device, progress=progress)
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
     variants = [_entry(state, variant) for variant in config.variants]
     record = {

@@ -210,7 +210,10 @@ def run_transfer(
         Job[Transfer](f"pgd {strength:g} at {config.factor} times the size", 12, partial(_measure, strength))
         for strength in state.strengths
     ]
-    run_jobs(jobs, lambda: state, engine=engine, device=stages.config.device, progress=progress)
+    run_jobs(
+        jobs, lambda: state if engine == "inline" else Transfer(config, Stages(stages.config, store)),
+        engine=engine, device=stages.config.device, progress=progress,
+    )  # fmt: skip
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
     models = [{"strength": s, "means": _means(stages, state.measures(s))} for s in state.strengths]
     what = "from files" if config.pretrained else f"trained on images {config.factor} times as large"
