@@ -33,7 +33,8 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch .venv/.installed $@
 
-# Ratios of times and peak memory, measured here; the machine must be left alone meanwhile (about two minutes).
+# Ratios of times and peak memory, measured here; the machine must be left alone meanwhile (about ten minutes).
 bench: .venv/.installed-with-tests
 	$(BIN)/python -W ignore benchmarks/measures.py
 	$(BIN)/python -W ignore benchmarks/tangent.py
+	$(BIN)/python -W ignore benchmarks/training.py
