@@ -7,6 +7,8 @@ from torch import Tensor
 
 from pags.experiments.claims import Verdict, judged
 from pags.experiments.distractor import ROBUST, STANDARD, Distractor, Variant, positive
+from pags.experiments.workshop import Columns
+from pags.measure.regimes import TOLERANCE
 from pags.seeds import generator
 from pags.store import Record
 
@@ -38,6 +40,7 @@ def _of_null(state: Distractor, variant: Variant) -> list[Record]:
         return [*logs, standard[:, -2], robust[:, -2], robust[:, -1]]
 
     draws, resamples = partial(generator, state.config.seed, "distractor claim"), state.config.resamples
+    subject = variant.name + _warning(both)
     rules = (
         Verdict(
             "standard-ignores-distractor", "4.3, Fig. 5",
@@ -65,7 +68,7 @@ def _of_null(state: Distractor, variant: Variant) -> list[Record]:
         ),
     )  # fmt: skip
     return [
-        judged(rule, variant.name, table, draws=draws(rule.key, variant.name), resamples=resamples)
+        judged(rule, subject, table, draws=draws(rule.key, variant.name), resamples=resamples)
         for rule in rules
     ]
 
@@ -87,3 +90,9 @@ def _mean_log_ratio(means: Tensor, levels: int) -> Tensor:  # (b, 2 levels + …
     tiny = torch.finfo(means.dtype).tiny
     signal, distractor = means[:, :levels].clamp_min(tiny), means[:, levels : 2 * levels].clamp_min(tiny)
     return (signal / distractor).log().mean(1)
+
+
+def _warning(both: list[Columns]) -> str:
+    """What must be known of a robust network that is no longer accurate: it is another regime's."""
+    standard, robust = (float(columns["accuracy on all"].mean()) for columns in both)
+    return f" (robust network's accuracy {robust:.0%})" if standard - robust > TOLERANCE else ""
