@@ -47,9 +47,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="smaller batches and fewer rounds")
     parser.add_argument("--batch", type=int, default=None, help="images a step; otherwise 64, or 16 if quick")
+    parser.add_argument("--rounds", type=int, default=None, help="otherwise 5, or 1 if quick")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
-    device, rounds = torch.device(arguments.device), 1 if arguments.quick else 5
+    device, rounds = torch.device(arguments.device), arguments.rounds or (1 if arguments.quick else 5)
     n = arguments.batch or (16 if arguments.quick else 64)
     found: dict[str, object] = {
         "torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads(),

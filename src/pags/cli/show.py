@@ -20,7 +20,8 @@ def show_claims(claims: Sequence[dict[str, Any]]) -> None:
     """The verdicts as a table: a line a claim and sweep."""
     table = Table(box=None, pad_edge=False)
     for heading in ("claim", "sweep", "verdict", "estimate [95 %]"):
-        table.add_column(heading, no_wrap=True)
+        # Numbers and verdicts stay whole on narrow terminals; names are folded.
+        table.add_column(heading, no_wrap=heading not in ("claim", "sweep"), overflow="fold")
     last = ""
     for claim in sorted(claims, key=lambda c: [d["claim"] for d in claims].index(c["claim"])):
         key = str(claim["claim"])
