@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from conftest import built, seeded
 from pags.checkpoints import Opaque
+from pags.cli import app
 from pags.errors import PagsError, UsageError
 from pags.score.edm.denoiser import EDMDenoiser
 from pags.score.edm.preconditioning import PRECONDITIONERS, EDMPrecond, Preconditioner
@@ -214,6 +215,15 @@ def test_a_published_file_is_the_network_that_was_saved(
     path = tmp_path / "net.pkl"
     path.write_bytes(pickle.dumps(file_of(net.requires_grad_(False), real), protocol=4))
     denoiser = load_denoiser(path)
+    assert isinstance(denoiser, EDMDenoiser)
+    assert torch.equal(answer(denoiser.net), answer(net))
+
+
+def test_the_command_converts_a_published_file(stand_in: None, tmp_path: Path) -> None:
+    net, path, out = made(), tmp_path / "net.pkl", tmp_path / "net.safetensors"
+    path.write_bytes(pickle.dumps(file_of(net.requires_grad_(False), real), protocol=4))
+    app(["convert", str(path), str(out)], standalone_mode=False)
+    denoiser = load_denoiser(out)
     assert isinstance(denoiser, EDMDenoiser)
     assert torch.equal(answer(denoiser.net), answer(net))
 
