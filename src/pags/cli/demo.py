@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """The main job on real handwriting: robust sweeps, tangent spaces, score, measures, claims, report.
 
-    Takes about two minutes on two cores and downloads nothing. What is finished is never done twice.
+    Takes two to three minutes on two cores and downloads nothing. What is finished is never done twice.
     """
     from pags.experiments.config import SweepConfig, read_config
     from pags.experiments.demo import GALLERY, RECORD, run_sweeps
