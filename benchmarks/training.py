@@ -3,8 +3,10 @@
     python benchmarks/training.py [--device cpu] [--quick] [--out benchmarks/results/training-cpu.json]
 
 The plain formulation has contiguous tensors, an attack whose steps call `backward()` through the weights
-with the network in evaluation mode, two forward passes for smoothness, and the allocator as it comes. Ratios
-are of times taken in turns within one process, medians over rounds with the least and the largest.
+with the network in evaluation mode, two forward passes for smoothness, and the allocator as it comes. Each
+of the two has a process of its own for each objective, as a training has: an allocator's setting holds for
+all of a process, and what an allocator has kept depends on what ran before. The two processes take turns,
+step by step; ratios are of the two times of one turn, medians over turns with the least and the largest.
 
 A share of the matrix-product rate is that of the multiplications that cross-entropy needs: those of
 convolutions and linear layers in a forward pass, counted by hooks, times three for a training step (once
@@ -13,17 +15,16 @@ Peak memory is of a process of its own that takes two steps of one kind; on cuda
 """
 
 import argparse
-import ctypes
 import json
 import multiprocessing
 import resource
 import statistics
-import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -32,14 +33,14 @@ from torch.nn.functional import cross_entropy
 
 from pags.classifiers.resnet import build_resnet
 from pags.data.batches import Batch
-from pags.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from pags.memory import keep_freed_memory
 from pags.seeds import generator, seeded_construction
 from pags.training.objectives import make_objective
 
 NAMES = ("cross-entropy", "pgd", "gradient-norm", "smoothness", "smoothing")
 STRENGTH = 0.1
+WARM_UP = 2  # steps of each before time is taken: they set up what is kept
 Ratio = dict[str, float]
-Step = Callable[[], None]
 
 
 def main() -> None:
@@ -69,25 +70,58 @@ def main() -> None:
 
 def steps(device: torch.device, n: int, rounds: int, dtype: torch.dtype) -> dict[str, object]:
     """Times of each objective's step, ours and the plain one's, and what follows from them."""
-    ours, plain = Trainer(n, device, dtype, plain=False), Trainer(n, device, dtype, plain=True)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in NAMES}
+    times: dict[str, list[tuple[float, float]]] = {}
     rates = [product_rate(device, dtype)]
     for name in NAMES:
-        with_allocator(kept=True)
-        ours.step(name)  # the first step sets things up
-        for _ in range(rounds):
-            with_allocator(kept=True)
-            first = seconds(partial(ours.step, name), device)
-            with_allocator(kept=False)
-            times[name].append((first, seconds(partial(plain.step, name), device)))
+        make = partial(process_of, name, n, device, dtype)
+        with make(plain=False) as ours, make(plain=True) as plain:
+            for _ in range(WARM_UP):
+                ours(), plain()
+            times[name] = [(ours(), plain()) for _ in range(rounds)]
         rates.append(product_rate(device, dtype))
-    rate, work = max(rates), 3 * ours.forward_operations()
+    rate, work = max(rates), 3 * Trainer(n, device, dtype, plain=False).forward_operations()
     return {
         "matrix_product_gigaflops": rate / 1e9,
         "share_of_matrix_product_rate": spread([work / a / rate for a, _ in times["cross-entropy"]]),
         "times_faster_than_plain": {name: spread([b / a for a, b in found]) for name, found in times.items()},
         "images_a_second": {name: spread([n / a for a, _ in found]) for name, found in times.items()},
     }
+
+
+@contextmanager
+def process_of(
+    name: str, n: int, device: torch.device, dtype: torch.dtype, *, plain: bool
+) -> Iterator[Callable[[], float]]:
+    """A process that trains with one objective; the function given takes one step there, in seconds."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(
+        target=_serve, args=(there, torch.get_num_threads(), name, n, device, dtype, plain)
+    )
+    process.start()
+    there.close()  # so that a process that ends is an EOFError here
+
+    def timed() -> float:
+        here.send("step")
+        return float(here.recv())
+
+    try:
+        yield timed
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(
+    pipe: Connection, threads: int, name: str, n: int, device: torch.device, dtype: torch.dtype, plain: bool
+) -> None:
+    torch.set_num_threads(threads)
+    if not plain:
+        keep_freed_memory()
+    trainer = Trainer(n, device, dtype, plain=plain)
+    with suppress(EOFError):  # the other end is closed
+        while pipe.recv():
+            pipe.send(seconds(partial(trainer.step, name), device))
 
 
 class Trainer:
@@ -191,16 +225,6 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 2048
     a = torch.randn(side, side, generator=generator(0, "matrix")).to(device, dtype)
     return max(2 * side**3 / seconds(lambda: a @ a, device) for _ in range(5))
-
-
-def with_allocator(*, kept: bool) -> None:
-    """Our setting of glibc's allocator, or its own; nothing elsewhere."""
-    if kept:
-        keep_freed_memory()
-    elif sys.platform.startswith("linux"):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 65536)
-        mallopt(M_TRIM_THRESHOLD, 2 * 32 * 2**20)  # where its own rule ends up after one such block
 
 
 def peak(name: str, n: int) -> float:
