@@ -35,7 +35,7 @@ def test_every_command_shows_an_example(command: str) -> None:
 def test_the_list_says_what_is_here(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "edm-cifar10-32x32-cond-vp.pkl").touch()
-    lines = {line.split(" ")[0]: line for line in run("list", "--folder", str(tmp_path)).splitlines()}
+    lines = {line.split(" ")[0]: line for line in run("list", "--data-folder", str(tmp_path)).splitlines()}
     assert " here " in lines["digits"]
     assert "not here" in lines["mnist"]
     assert " here " in lines["edm-cifar10-32x32-cond-vp"]
@@ -62,7 +62,7 @@ def test_prepare_tells_what_was_left_out(tmp_path: Path) -> None:
     said = run("prepare", "imagenet64", str(tmp_path / "source"), str(tmp_path / "out"))
     assert "val: 3 images, 1 left out" in said
     assert "imagenet64.json" in said
-    assert "3×64×64" in run("show", "imagenet64", "--folder", str(tmp_path / "out"))
+    assert "3×64×64" in run("show", "imagenet64", "--data-folder", str(tmp_path / "out"))
     with pytest.raises(UsageError, match="expected imagenet64"):
         run("prepare", "imagenet", str(tmp_path), str(tmp_path))
 
@@ -71,7 +71,7 @@ def test_fetch_prints_the_checksum_that_is_not_yet_known(tmp_path: Path) -> None
     path = tmp_path / "weights" / "edm-cifar10-32x32-cond-vp.pkl"
     path.parent.mkdir()
     path.write_bytes(b"weights")
-    said = run("fetch", "edm-cifar10-32x32-cond-vp", "--folder", str(tmp_path))
+    said = run("fetch", "edm-cifar10-32x32-cond-vp", "--data-folder", str(tmp_path))
     assert hashlib.sha256(b"weights").hexdigest() in said
     assert "not yet recorded" in said
 
@@ -84,7 +84,7 @@ def test_fetch_says_what_it_can_fetch_and_that_the_network_is_closed(
 
     monkeypatch.setattr(download, "urlopen", closed)
     with pytest.raises(PagsError, match="no answer") as caught:
-        run("fetch", "edm-imagenet-64x64-cond-adm", "--folder", str(tmp_path))
+        run("fetch", "edm-imagenet-64x64-cond-adm", "--data-folder", str(tmp_path))
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match=r"a name among mnist.*edm-imagenet"):
         run("fetch", "digits")

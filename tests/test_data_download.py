@@ -124,7 +124,7 @@ def test_a_closed_network_ends_in_one_line_that_names_the_files(
         raise CLOSED[why]
 
     monkeypatch.setattr(module, "urlopen", closed)
-    with pytest.raises(PagsError, match=r"\(md5 [0-9a-f]{32}\).* in .*--folder or PAGS_DATA") as caught:
+    with pytest.raises(PagsError, match=r"\(md5 [0-9a-f]{32}\).* in .*the variable PAGS_DATA") as caught:
         load(name, folder=tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)

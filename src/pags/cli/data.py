@@ -10,7 +10,10 @@ from pags.cli.show import show_files
 
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Folder of data sets; PAGS_DATA, or ~/.cache/pags/data, where nothing says otherwise."),
+    typer.Option(
+        "--data-folder",
+        help="Folder of data sets; PAGS_DATA, or ~/.cache/pags/data, where nothing says otherwise.",
+    ),
 ]
 
 
@@ -24,7 +27,7 @@ def register(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
     group.command("list", epilog="Example: pags data list")(list_sources)
-    group.command(epilog="Example: pags data fetch cifar10 --folder data")(fetch)
+    group.command(epilog="Example: pags data fetch cifar10 --data-folder data")(fetch)
     group.command(epilog="Example: pags data prepare imagenet64 imagenet data/imagenet64 --style edm")(
         prepare
     )

@@ -89,7 +89,7 @@ def fetch(
                 raise PagsError(
                     f"room and permission to write {path}",
                     got=error,
-                    suggestion="another folder with --folder or PAGS_DATA",
+                    suggestion="another folder in the variable PAGS_DATA",
                 ) from error
             reasons.append(
                 f"{urlsplit(url).hostname}: {getattr(error, 'reason', None) or str(error) or 'no answer'}"
@@ -104,8 +104,8 @@ def missing(folder: Path, files: Sequence[Remote], got: str) -> PagsError:
     return PagsError(
         f"{names} in {folder}",
         got=got,
-        suggestion=f"copying from {where} on a machine with a network, or --folder or PAGS_DATA naming a "
-        "folder that has them",
+        suggestion=f"copying from {where} on a machine with a network, or a folder that has them in the "
+        "variable PAGS_DATA",
     )
 
 

@@ -40,7 +40,7 @@ def open_prepared(folder: Path, *, train: float = 0.8, seed: int = 0) -> DataSet
             f"{ABOUT} in {folder} or {folder / 'imagenet64'}",
             got="no such file",
             suggestion=f"pags data prepare imagenet64 SOURCE {folder / 'imagenet64'}, "
-            "or naming the folder with --folder or PAGS_DATA",
+            "or the folder that has it in the variable PAGS_DATA",
         )
     about = read_about(place)
     try:

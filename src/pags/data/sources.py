@@ -81,7 +81,9 @@ def _parsed(spec: str) -> tuple[str, Path | None, dict[str, Any]]:
         raise UsageError(
             f"{name}:PATH" if source.takes_path else f"{name} without a path",
             got=repr(spec),
-            suggestion=f"{name}:some/path" if source.takes_path else "--folder for the folder of data sets",
+            suggestion=f"{name}:some/path"
+            if source.takes_path
+            else "the folder of data sets in the variable PAGS_DATA",
         )
     return name, Path(path) if colon else None, _options(source, name, query)
 

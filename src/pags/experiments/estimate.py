@@ -9,8 +9,8 @@ from torch import nn
 from pags.classifiers.build import build_classifier
 from pags.data.batches import Batch
 from pags.errors import PagsError
+from pags.experiments.inputs import load_data
 from pags.experiments.scales import Settings
-from pags.experiments.stages import load_data
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import generator, seeded_construction

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from torch import nn
 
-from pags.arrays import Basis, Images, Labels
+from pags.arrays import Basis, Images
 from pags.classifiers.build import build_classifier
 from pags.classifiers.modes import correct, predict
 from pags.data.imageset import DataSet
-from pags.data.sources import load
 from pags.errors import UsageError
 from pags.experiments.config import SweepConfig
+from pags.experiments.inputs import denoiser_of_files, fill, load_data
 from pags.experiments.recipes import UNTRAINED, Recipes
 from pags.experiments.workshop import Columns, Report, Workshop
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
@@ -29,7 +29,7 @@ from pags.score.denoiser import Denoiser, score_of
 from pags.score.exact import IdealDenoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import generator, seeded_construction
-from pags.store import Store, read_safetensors
+from pags.store import Store
 from pags.training.objectives import Objective, make_objective
 
 TARGETS = {"logit": "conditional", "sum-of-logits": "unconditional"}
@@ -100,7 +100,7 @@ class Stages:
         """The autoencoder whose decoder's tangent spaces are the manifold's."""
         if self.config.autoencoder_file:
             network = self._autoencoder_network()
-            _fill(network, Path(self.config.autoencoder_file))
+            fill(network, Path(self.config.autoencoder_file))
             return network.to(self.config.device).eval()
         return self.workshop.trained(
             "autoencoders", self.recipes.autoencoder(), self._autoencoder_network, Reconstruction(),
@@ -111,7 +111,7 @@ class Stages:
         """The denoiser whose score is compared with the gradients."""
         config = self.config
         if config.denoiser_file or config.conditional_denoiser_file:
-            return _foreign_denoiser(config.denoiser_file, config.conditional_denoiser_file, config.device)
+            return denoiser_of_files(config.denoiser_file, config.conditional_denoiser_file, config.device)
         return self.workshop.trained(
             "denoisers", self.recipes.denoiser(), self._denoiser_network, Denoising(),
             self.data.train, config.denoiser, seed=self.seed, report=report,
@@ -274,55 +274,3 @@ class Stages:
             return UNetDenoiser(
                 train.shape[0], classes=len(train.classes), widths=self.config.denoiser_widths
             )
-
-
-def load_data(config: SweepConfig, *, download: bool = True) -> DataSet:
-    """The images of an experiment on its device: all, or the seeded choices that the settings ask for."""
-    folder = Path(config.data_folder) if config.data_folder else None
-    whole = load(config.data, folder=folder, download=download)
-    train, test = whole.train, whole.test
-    if config.train_images and config.train_images < len(train):
-        train = train.sample(config.train_images, config.seed)
-    if config.images and config.images < len(test):
-        test = test.sample(config.images, config.seed)
-    return DataSet(train.to(config.device), test.to(config.device))
-
-
-@dataclass(frozen=True)
-class PairOfDenoisers:
-    """Two networks behind one contract: without labels the one, with labels the other."""
-
-    unconditional: Denoiser
-    conditional: Denoiser
-
-    def __call__(self, images: Images, sigma: float, labels: Labels | None = None) -> Images:
-        if labels is None:
-            return self.unconditional(images, sigma)
-        return self.conditional(images, sigma, labels)
-
-
-def _foreign_denoiser(unconditional: str | None, conditional: str | None, device: str) -> Denoiser:
-    """Denoisers from files; a missing one is stood in for by the other, if that can do both."""
-    from pags.score.load import load_denoiser
-
-    loaded = [load_denoiser(Path(path)) if path else None for path in (unconditional, conditional)]
-    for network in loaded:
-        if isinstance(network, nn.Module):
-            network.to(device)
-    first, second = loaded[0] or loaded[1], loaded[1] or loaded[0]
-    assert first is not None
-    assert second is not None
-    return PairOfDenoisers(first, second)
-
-
-def _fill(network: nn.Module, path: Path) -> None:
-    """Weights from a file of ours into a network of the same build."""
-    tensors, _ = read_safetensors(path)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UsageError(
-            "an autoencoder of the settings' widths and latent size",
-            got=f"{path}: {str(error).splitlines()[-1].strip()}",
-            suggestion="setting autoencoder_widths and latent to those it was trained with",
-        ) from error
