@@ -14,9 +14,8 @@ from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments.config import Sweep, SweepConfig
 from pags.experiments.demo import run_sweeps
 from pags.experiments.engines import Job, run_jobs
-from pags.experiments.workshop import Report
 from pags.store import Store
-from pags.training.fit import Plan
+from pags.training.fit import Plan, Report
 
 TINY = SweepConfig(
     train_images=100,

@@ -144,6 +144,20 @@ def test_a_run_killed_twice_continues_bit_by_bit(slot: Slot) -> None:
     assert_equal(train(PLAN, slot=slot)[0], weights)
 
 
+def test_progress_begins_where_the_run_does(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every batch, were they slow: of 24, here in a run that is killed in the tenth and continued."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_WORDS", -1.0)
+    first, rest = list[float](), list[float]()
+    with pytest.raises(Killed):
+        train(PLAN, Interrupted(CrossEntropy(), at=10), slot=slot, on_progress=first.append)
+    train(PLAN, slot=slot, on_progress=rest.append)
+    assert (first[0], first[-1]) == (0.0, 9 / 24)
+    assert (rest[0], rest[-1]) == (8 / 24, 1.0)  # the state of the second batch of that epoch
+    for shares in (first, rest):
+        assert shares == sorted(shares)
+        assert max(b - a for a, b in itertools.pairwise(shares)) == pytest.approx(1 / 24)
+
+
 def test_a_run_killed_before_its_first_state_begins_again(slot: Slot) -> None:
     with pytest.raises(Killed):
         train(PLAN, Interrupted(CrossEntropy(), at=1), slot=slot)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import lightning
 from torch import Tensor, nn
 
 from conftest import built, network_with_batch_norm, seeded
@@ -131,8 +133,12 @@ def two(patience: float = 60) -> Fabric:
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[float], list[str]]:
-    told: list[str] = []
-    curves, weights = launch(two(), both, tmp_path_factory.mktemp("whole"), tell=told.append)
+    """Also where the port that Fabric would have chosen is taken before the first process opens it."""
+    told, environment = list[str](), dict(os.environ)
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as taken:
+        patch.setattr(lightning, "find_free_network_port", lambda: taken.getsockname()[1])
+        curves, weights = launch(two(), both, tmp_path_factory.mktemp("whole"), tell=told.append)
+    assert dict(os.environ) == environment
     return curves, weights, told
 
 

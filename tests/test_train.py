@@ -44,6 +44,21 @@ def without_times(rows: list[Record]) -> list[Record]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
+# --- what is told ------------------------------------------------------------------------------------------
+
+
+def test_progress_goes_on_while_the_accuracies_are_measured(tmp_path: Path) -> None:
+    """Training first, then the test images; one share of both that rises from 0 to less than 1."""
+    told = list[tuple[str, float]]()
+    train(QUICK, Store(tmp_path), on_share=lambda what, share: told.append((what, share)))
+    words, shares = zip(*told, strict=True)
+    assert list(dict.fromkeys(words)) == ["training", "measuring accuracies"]
+    assert words == tuple(sorted(words, reverse=True))  # and never back
+    assert shares[0] == 0
+    assert list(shares) == sorted(shares)
+    assert shares[-1] < 1
+
+
 # --- what is written ---------------------------------------------------------------------------------------
 
 
@@ -172,9 +187,10 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [part.split(", ")[0].split("] ")[1] for part in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
     assert "clean" not in lines[1]
     assert "clean" in lines[2]
-    assert "clean accuracy: " in lines[3]
-    assert "under l2 attacks of 0.5: " in lines[4]
-    written = [Path(part.strip()) for part in lines[6:]]
+    assert lines[3].endswith("measuring accuracies")
+    assert "clean accuracy: " in lines[4]
+    assert "under l2 attacks of 0.5: " in lines[5]
+    written = [Path(part.strip()) for part in lines[7:]]
     assert [path.parent.name for path in written] == ["classifiers", "records"]
     assert all(path.is_file() for path in written)
     again = run(capsys, *WORDS, *out)

@@ -1,4 +1,4 @@
-"""Telling a person how far the work is: a bar on a terminal, a line a job elsewhere."""
+"""Telling a person how far the work is: a bar on a terminal; elsewhere a line a job, and one a minute."""
 
 import time
 from types import TracebackType
@@ -9,13 +9,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 console = Console(highlight=False, soft_wrap=True)
 
+SECONDS_BETWEEN_LINES = 60.0
+"""After which a line is written though the job is still the same, where there is no terminal."""
+
 
 class ProgressLine:
     """Call it with what is being done and the share of the whole that is finished; it tells the time left."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._last = ""
+        self._last, self._said_at = "", self._started
         self._begun: float | None = None
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True)
@@ -40,8 +43,9 @@ class ProgressLine:
         left = self._left(share)
         if console.is_terminal:
             self._bar.update(self._task, completed=share, description=what, left=left)
-        elif what != self._last:
+        elif what != self._last or time.monotonic() - self._said_at > SECONDS_BETWEEN_LINES:
             console.print(f"[{share:4.0%}] {what}" + (f" ({left})" if left else ""), markup=False)
+            self._said_at = time.monotonic()
         self._last = what
 
     def _left(self, share: float) -> str:

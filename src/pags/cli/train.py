@@ -78,15 +78,22 @@ def train(
     curves = _curves(out / "tensorboard" / f"{name}-seed-{seed}") if tensorboard else None
     store = Store(out)
     with ProgressLine() as progress:
+        epoch, reached = f"training {name}", 0.0
 
         def show(row: dict[str, Any]) -> None:
-            progress.begun_at((row["epoch"] - 1) / row["epochs"])
-            progress(line(row), row["epoch"] / row["epochs"])
+            nonlocal epoch
+            epoch = line(row)
+            progress(epoch, reached)
             if curves:
                 curves(row)
 
-        progress(f"training {name}", 0.0)
-        record = run(settings, store, progress=show)
+        def show_share(what: str, share: float) -> None:
+            nonlocal reached
+            reached = share
+            progress.begun_at(share)
+            progress(epoch if what == "training" else what, share)
+
+        record = run(settings, store, progress=show, on_share=show_share)
     radius, accuracy = record["attack"]["radius"], record["accuracy"]
     for what, key in (("clean accuracy", "clean"), (f"under l2 attacks of {radius:g}", "adversarial")):
         number = accuracy[key]

@@ -15,14 +15,14 @@ from pags.arrays import flatten
 from pags.auditing.sizes import reduced
 from pags.data.imageset import ImageSet
 from pags.errors import UsageError
-from pags.experiments.workshop import Report, Workshop
+from pags.experiments.workshop import Workshop
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.score.denoiser import Denoiser
 from pags.score.exact import IdealDenoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import seeded_construction
 from pags.store import Record, fingerprint, read_safetensors
-from pags.training.fit import Plan
+from pags.training.fit import Plan, Report
 
 REVISION = 1
 """Raised by whoever changes what is trained here."""

@@ -19,7 +19,7 @@ from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet
 from pags.data.sources import load
 from pags.experiments.engines import Job, Progress, run_jobs
-from pags.experiments.workshop import Columns, Report, Workshop
+from pags.experiments.workshop import Columns, Workshop
 from pags.measure.distractor import (
     PAPER_LEVELS,
     energy_on_signal,
@@ -31,7 +31,7 @@ from pags.measure.statistics import Interval, interval, mean_intervals
 from pags.seeds import generator, seeded_construction
 from pags.store import Record, Store, fingerprint
 from pags.training.attack import PGD, robust_correct
-from pags.training.fit import Plan
+from pags.training.fit import Plan, Report
 from pags.training.objectives import make_objective
 
 RECORD, GALLERY = "records/distractor.json", "records/distractor.safetensors"

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pags.errors import PagsError, UsageError
-from pags.experiments.workshop import Report
+from pags.training.fit import Report
 
 S = TypeVar("S")
 

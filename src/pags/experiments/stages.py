@@ -18,7 +18,7 @@ from pags.errors import UsageError
 from pags.experiments.config import SweepConfig
 from pags.experiments.inputs import denoiser_of_files, fill, load_data
 from pags.experiments.recipes import UNTRAINED, Recipes
-from pags.experiments.workshop import Columns, Report, Workshop
+from pags.experiments.workshop import Columns, Workshop
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.manifold.tangent import decoder_tangent
 from pags.measure.alignment import Reference
@@ -30,6 +30,7 @@ from pags.score.exact import IdealDenoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import generator, seeded_construction
 from pags.store import Store
+from pags.training.fit import Report
 from pags.training.objectives import Objective, make_objective
 
 TARGETS = {"logit": "conditional", "sum-of-logits": "unconditional"}

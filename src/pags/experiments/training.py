@@ -18,12 +18,13 @@ from pags.classifiers.build import build_classifier
 from pags.classifiers.modes import correct
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load
+from pags.experiments.engines import Progress
 from pags.experiments.training_settings import Resolved, TrainSettings, data_folder, resolve
 from pags.measure.statistics import mean_intervals
 from pags.seeds import generator, seeded_construction
 from pags.store import Record, Store, fingerprint
 from pags.training.attack import PGD, robust_correct
-from pags.training.fit import fit
+from pags.training.fit import Report, fit
 from pags.training.parallel import Tell, launch, make_fabric
 
 REVISION = 1
@@ -37,7 +38,11 @@ CHUNK = 512
 
 
 def train(
-    settings: TrainSettings, store: Store, *, progress: Callable[[Record], None] = lambda row: None
+    settings: TrainSettings,
+    store: Store,
+    *,
+    progress: Callable[[Record], None] = lambda row: None,
+    on_share: Progress = lambda what, share: None,
 ) -> Record:
     """Train and evaluate one classifier; what is finished is read, what was interrupted continues.
 
@@ -47,6 +52,8 @@ def train(
             (`records/train-NAME-KEY.json`) and the state of unfinished work are kept.
         progress: told a row for each epoch: "epoch", "epochs", "loss", "learning_rate", "seconds",
             "images_per_second", and "clean" and "adversarial", the accuracies where they were taken.
+        on_share: told what is done, "training" or "measuring accuracies", and the share of both together
+            that is finished, at the start and about once a second.
 
     Returns:
         The record: settings, plan, versions, device, epochs, and final accuracies with 95 % intervals;
@@ -67,8 +74,30 @@ def train(
     build(resolved, data)
     names = file_names(resolved, data)
     if not store.has(names["record"]):
-        launch(fabric, _work, settings, store, tell=progress)
+        launch(fabric, _work, settings, store, tell=lambda said: _heard(said, progress, on_share))
     return store.read_record(names["record"])
+
+
+def _heard(said: Record | tuple[str, float], progress: Callable[[Record], None], on_share: Progress) -> None:
+    """Hand on what the first process tells: a row an epoch, and shares between them."""
+    if isinstance(said, tuple):
+        on_share(*said)
+    else:
+        progress(said)
+
+
+def training_share(resolved: Resolved, data: DataSet) -> float:
+    """How much of the time goes into training, the rest being the last look at the accuracies; a guess.
+
+    Counted in forward passes: a training step takes three, or six with a second derivative or two images for
+    one, and a step of an attack takes two.
+    """
+    settings, clean = resolved.settings, resolved.settings.strength == 0
+    each = 3 if clean or settings.objective in ("pgd", "smoothing") else 6
+    attack = 2 * resolved.attack["attack_steps"] if settings.objective == "pgd" and not clean else 0
+    training = resolved.plan.epochs * len(data.train) * (each + attack)
+    evaluation = len(data.test) * (2 + 2 * settings.evaluate_steps * (settings.evaluate_radius > 0))
+    return training / (training + evaluation)
 
 
 def file_names(resolved: Resolved, data: DataSet) -> dict[str, str]:
@@ -104,19 +133,20 @@ def _work(fabric: Fabric, tell: Tell, settings: TrainSettings, store: Store) -> 
     if not store.has(names["classifier"]):
         _train(fabric, tell, resolved, data, store)
     if fabric.is_global_zero:
-        _evaluate(fabric, resolved, data, store)
+        _evaluate(fabric, tell, resolved, data, store)
 
 
 def _train(fabric: Fabric, tell: Tell, resolved: Resolved, data: DataSet, store: Store) -> None:
     settings, names, model = resolved.settings, file_names(resolved, data), build(resolved, data)
     facts = network_recipe(model)
     slot, looked = store.slot(names["state"]), data.test.sample(min(settings.evaluate_images, len(data.test)))
-    rows: dict[int, Record] = {}
+    rows, whole = dict[int, Record](), training_share(resolved, data)
     if store.has(names["epochs"]) and slot.read() is not None:
         rows = {row["epoch"]: row for row in store.read_record(names["epochs"])["epochs"]}
     run = fit(
         model, resolved.objective(), data.train, resolved.plan, seed=settings.seed, slot=slot, fabric=fabric,
         fingerprint=names["key"], channels_last=settings.channels_last, compile=settings.compile,
+        on_progress=lambda share: tell(("training", share * whole)),
     )  # fmt: skip
     for epoch in run:
         if not fabric.is_global_zero:
@@ -140,13 +170,17 @@ def _train(fabric: Fabric, tell: Tell, resolved: Resolved, data: DataSet, store:
         store.path(names["epochs"]).unlink(missing_ok=True)
 
 
-def _evaluate(fabric: Fabric, resolved: Resolved, data: DataSet, store: Store) -> None:
+def _evaluate(fabric: Fabric, tell: Tell, resolved: Resolved, data: DataSet, store: Store) -> None:
     """Write the record, with the accuracies of the stored weights on all test images."""
     settings, names, started = resolved.settings, file_names(resolved, data), time.monotonic()
     weights, about = store.read_tensors(names["classifier"])
     model = build(resolved, data)
     model.load_state_dict(weights)
-    columns = accuracies(model.to(fabric.device), data.test, settings, fabric.device)
+    before = training_share(resolved, data)
+    columns = accuracies(
+        model.to(fabric.device), data.test, settings, fabric.device,
+        on_progress=lambda share: tell(("measuring accuracies", before + share * (1 - before))),
+    )  # fmt: skip
     intervals = mean_intervals(columns, draws=generator(settings.seed, "resampling"))
     made = about["record"]
     record = {
@@ -171,12 +205,18 @@ def _evaluate(fabric: Fabric, resolved: Resolved, data: DataSet, store: Store) -
 
 
 def accuracies(
-    model: nn.Module, part: ImageSet, settings: TrainSettings, device: torch.device
+    model: nn.Module,
+    part: ImageSet,
+    settings: TrainSettings,
+    device: torch.device,
+    *,
+    on_progress: Report = lambda share: None,
 ) -> dict[str, Tensor]:
     """1 where the model names the label, else 0, for each image as it is and under l2-PGD."""
     attack = PGD(settings.evaluate_radius, steps=settings.evaluate_steps)
     clean, robust = [], []
     for start in range(0, len(part), CHUNK):
+        on_progress(start / len(part))
         some = part.take(slice(start, start + CHUNK)).to(device)
         clean.append(correct(model, some.images, some.labels).cpu())
         draws = generator(settings.seed, "evaluation", start)

@@ -26,7 +26,7 @@ from pags.data.sources import load
 from pags.experiments.engines import Job, Progress, run_jobs
 from pags.experiments.recipes import file_digest
 from pags.experiments.stages import Stages
-from pags.experiments.workshop import Columns, Report, Workshop
+from pags.experiments.workshop import Columns, Workshop
 from pags.measure.alignment import Reference
 from pags.measure.gradients import input_gradient
 from pags.measure.lpips import LPIPS
@@ -34,7 +34,7 @@ from pags.measure.statistics import mean_intervals
 from pags.score.denoiser import score_of
 from pags.seeds import generator, seeded_construction
 from pags.store import Record, Store, fingerprint
-from pags.training.fit import Plan
+from pags.training.fit import Plan, Report
 from pags.training.objectives import make_objective
 
 RECORD, GALLERY = "records/transfer.json", "records/transfer.safetensors"

@@ -12,16 +12,13 @@ from pags.data.imageset import ImageSet
 from pags.score.load import export
 from pags.score.unet import UNetDenoiser
 from pags.store import Record, Store, fingerprint
-from pags.training.fit import Plan, fit
+from pags.training.fit import Plan, Report, fit
 from pags.training.objectives import Objective
 
 M = TypeVar("M", bound=nn.Module)
 
 Columns = dict[str, Tensor]
 """Quantities by name, as a rule one number for each measured image."""
-
-Report = Callable[[float], None]
-"""Told the share of a job that is done."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Workshop:
             recipe: everything that the trained weights are a function of.
             build: makes the untrained network.
             objective, data, plan, seed: see `pags.training.fit.fit`.
-            report: told the share of the epochs that is done.
+            report: told the share of the training that is done.
         """
         key = fingerprint(recipe)
         name = f"{folder}/{key}.safetensors"
@@ -63,9 +60,11 @@ class Workshop:
             slot = self.store.slot(f"unfinished/{key}.safetensors")
             network = build()
             fabric = Fabric(accelerator=self.device, devices=1)
-            for epoch in fit(network, objective, data, plan, seed=seed, slot=slot, fabric=fabric):
-                if report:
-                    report(epoch.epoch / epoch.epochs)
+            tell = report or (lambda share: None)
+            for _ in fit(
+                network, objective, data, plan, seed=seed, slot=slot, fabric=fabric, on_progress=tell
+            ):
+                pass
             self.store.write_tensors(name, network.state_dict(), about(network) | {"recipe": recipe})
             slot.clear()
         # Always the stored weights in a fresh network: the memory layout that training leaves behind changes

@@ -11,7 +11,7 @@ gradients are those of one process but for the rounding of sums.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,10 @@ class EpochRecord:
 
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
 BATCHES_BETWEEN_CHECKS = 25
+SECONDS_BETWEEN_WORDS = 1.0
+
+Report = Callable[[float], None]
+"""Told the share of a piece of work that is done."""
 
 
 def fit(
@@ -62,6 +66,7 @@ def fit(
     fingerprint: str | None = None,
     channels_last: bool = True,
     compile: bool = False,
+    on_progress: Report = lambda share: None,
 ) -> Iterator[EpochRecord]:
     """Train `model` in place, yielding a record after each epoch.
 
@@ -77,6 +82,8 @@ def fit(
         channels_last: whether weights and images are kept with the channels innermost, as convolutions want.
         compile: whether the objective sees the network through `torch.compile`, which has no second
             derivative: not for penalties on the gradient.
+        on_progress: told the share of the training that is done: at the start, where a run that is continued
+            has some of it behind it, about once a second, and after each epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite. The last finite state stays in the slot.
@@ -86,8 +93,9 @@ def fit(
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     run = _Run(model, objective, data, plan, seed, slot, fabric, fingerprint, channels_last, compile)
     run.restore()
+    on_progress(run.share())
     while run.epoch < plan.epochs:
-        yield run.one_epoch()
+        yield run.one_epoch(on_progress)
     run.finish()
 
 
@@ -126,9 +134,15 @@ class _Run:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)  # of this process
         self.saved_at = time.monotonic()
 
-    def one_epoch(self) -> EpochRecord:
+    def share(self) -> float:
+        """How much of the training is done."""
+        within = self.batch / max(1, batch_count(self.data, self.plan.batch_size))
+        return (self.epoch + within) / self.plan.epochs
+
+    def one_epoch(self, on_progress: Report) -> EpochRecord:
         """Train to the end of the epoch."""
         started, plan, fabric = time.monotonic(), self.plan, self.fabric
+        told = started
         left = max(0, len(self.data) - self.batch * plan.batch_size)
         self.model.train()
         with reproducible():
@@ -138,12 +152,16 @@ class _Run:
             ):  # fmt: skip
                 self.step(batch)
                 self.batch += 1
+                if time.monotonic() - told > SECONDS_BETWEEN_WORDS:
+                    told = time.monotonic()
+                    on_progress(self.share())
                 if self.batch % BATCHES_BETWEEN_CHECKS == 0:
                     self.save(self.check())
             sums = self.check()
         self.epoch, self.batch = self.epoch + 1, 0
         self.loss_sum.zero_()
         self.save(torch.zeros_like(sums))
+        on_progress(self.share())
         seconds, rate = time.monotonic() - started, self.optimizer.param_groups[0]["lr"]
         speed = left / max(seconds, 1e-9)
         return EpochRecord(self.epoch, plan.epochs, float(sums.sum()) / len(self.data), rate, seconds, speed)

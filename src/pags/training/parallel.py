@@ -95,7 +95,7 @@ def launch(fabric: Fabric, work: Callable[..., Any], *arguments: Any, tell: Tell
         return work(fabric, tell, *arguments)
     pipes = [multiprocessing.Pipe(duplex=False) for _ in range(fabric.world_size)]
     said = _Listener([reader for reader, _ in pipes], tell)
-    with _cleaned_up(), said:
+    with _meeting_place(), _cleaned_up(), said:
         try:
             fabric.launch(_Child(work, arguments, [writer for _, writer in pipes]))
         except (ProcessExitedException, ProcessRaisedException) as error:
@@ -163,9 +163,33 @@ class _Listener:
 
 
 @contextmanager
+def _meeting_place() -> Iterator[None]:
+    """Where the processes find each other: a store in this process, named in their environment.
+
+    By default the first of them opens it at a port that was free when it was chosen, which it may be no more
+    once that process has started; and it is gone for the others when the first is.
+    """
+    # Port 0 is any that is free.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    place = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",  # it is open already
+    }  # fmt: skip
+    before = {name: os.environ.pop(name, None) for name in place}
+    os.environ.update(place)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
 def _cleaned_up() -> Iterator[None]:
-    """No process, no variable and no remark of the launch is left behind."""
-    before, port = set(multiprocessing.active_children()), os.environ.get("MASTER_PORT")
+    """No process and no remark of the launch is left behind."""
+    before = set(multiprocessing.active_children())
     logger = logging.getLogger("torch.multiprocessing.spawn")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -175,8 +199,6 @@ def _cleaned_up() -> Iterator[None]:
         logger.setLevel(level)
         for child in set(multiprocessing.active_children()) - before:
             child.kill()
-        if port is None:
-            os.environ.pop("MASTER_PORT", None)
 
 
 def _lost(error: Exception, where: str = "") -> PagsError:
