@@ -21,6 +21,7 @@ from pags.experiments.training import train
 from pags.experiments.training_settings import TrainSettings, resolve, train_settings
 from pags.store import Record, Store, fingerprint
 from pags.training import fit as loop
+from pags.training.recipes import read_recipe
 
 QUICK = TrainSettings(
     data="digits", objective="smoothing", strength=0.2, epochs=2, evaluate_images=60, evaluate_steps=2
@@ -42,6 +43,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Record, l
 
 def without_times(rows: list[Record]) -> list[Record]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def test_the_recipe_of_digits_reaches_what_it_says(tmp_path: Path) -> None:
+    settings = TrainSettings(recipe="digits", strength=0, evaluate_every=0, evaluate_radius=0, seed=1)
+    reached = read_recipe("digits").reached_accuracy
+    assert reached is not None
+    clean = train(settings, Store(tmp_path))["accuracy"]["clean"]
+    assert clean["low"] <= reached <= clean["high"]
 
 
 # --- what is told ------------------------------------------------------------------------------------------

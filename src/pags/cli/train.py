@@ -23,7 +23,10 @@ def train(
     data: Annotated[str | None, typer.Option(help="Data set; that of the recipe where one is named.")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Named settings: data, architecture, plan and attack of an experiment."),
+        typer.Option(
+            help="Named settings: cifar10, imagenet64 and mnist-distractor as in the paper, each also with "
+            "-fast; digits."
+        ),
     ] = None,
     objective: Annotated[str, typer.Option(help="pgd, smoothing, gradient-norm or smoothness.")] = "pgd",
     strength: Annotated[
