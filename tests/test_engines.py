@@ -133,7 +133,7 @@ def cluster() -> Iterator[Any]:
         try:
             ray.init(
                 num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
-                runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
+                runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}},
             )  # fmt: skip
         except (OSError, RuntimeError, TimeoutError) as error:
             pytest.skip(f"Ray does not start on this machine: {error}")
