@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from conftest import Traces, built, network_with_batch_norm, seeded
 from pags.arrays import Images, cosines, split
 from pags.auditing import Audit, audit, compare
-from pags.auditing.parts import gradients, robust, smooth_gradients
-from pags.auditing.sizes import Noise, enlarged, kept_energy, reduced
+from pags.auditing.columns import gradients, robust, smooth_gradients
+from pags.data.resize import kept_energy, resized
 from pags.data.sources import load
 from pags.data.worlds import Bayes, World, linear_world, mixture_world
 from pags.errors import UsageError
@@ -22,7 +22,7 @@ from pags.measure.gradients import TARGETS, input_gradient, smooth_gradient
 from pags.measure.robustness import definition_1, equal_norm
 from pags.measure.statistics import Interval
 from pags.score.exact import IdealDenoiser
-from pags.seeds import generator
+from pags.seeds import ImageDraws, generator
 from pags.training.attack import PGD
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
@@ -105,7 +105,7 @@ def test_lines_on_an_exact_world(exact: Audit) -> None:
     assert abs(float(columns["floor cosine all classes"].mean())) < 4 / (36 * 40) ** 0.5
 
 
-def test_one_image_at_a_time_the_measures_are_those_of_the_measures_room(digits: Any) -> None:
+def test_one_image_at_a_time_the_measures_are_those_of_pags_measure(digits: Any) -> None:
     """An image has draws of its own; with them, `pags.measure` gives the same numbers."""
     net, images, _, tangent, _ = digits
     found = of_digits(digits, norms=(0.4, 1.0), directions=3)
@@ -114,7 +114,7 @@ def test_one_image_at_a_time_the_measures_are_those_of_the_measures_room(digits:
         basis = tangent(one)[0]
         draws = generator(0, "directions", i)
         expected = equal_norm(net, one, basis, (0.4, 1.0), draws=draws, directions=3)
-        noise = definition_1(net, one, basis, 1.0 / 8, draws=generator(0, "definition 1", i), directions=3)
+        noise = definition_1(net, one, basis, 1.0 / 8, draws=generator(0, "definition 1", i), directions=12)
         for place, norm in enumerate(("0.4", "1")):
             for part in ("on", "off", "any"):
                 value = float(found.columns[f"{part} {norm}"][i])
@@ -129,7 +129,7 @@ def test_gradients_from_one_pass_are_those_of_one_pass_each(digits: Any) -> None
         torch.testing.assert_close(found, input_gradient(net, images, name, labels), rtol=1e-4, atol=1e-7)
     one = images[3:4]
     found = smooth_gradients(
-        net, one, {"logit": labels[3:4]}, sigma=0.2, samples=3, noise=Noise(0, "smooth", [3])
+        net, one, {"logit": labels[3:4]}, sigma=0.2, samples=3, draws=ImageDraws(0, "smooth", places=[3])
     )["logit"]
     draws = generator(0, "smooth", 3)
     expected = smooth_gradient(net, one, "logit", labels[3:4], sigma=0.2, samples=3, draws=draws)
@@ -150,8 +150,10 @@ def test_robust_means_right_before_and_after(world: World) -> None:
 # --- laws ------------------------------------------------------------------------------------------------
 
 
-def test_how_images_are_cut_changes_nothing(digits: Any) -> None:
-    whole, cut = of_digits(digits), of_digits(digits, batch_size=5)
+def test_how_images_are_cut_changes_nothing(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = of_digits(digits)
+    monkeypatch.setattr("pags.auditing.evaluation.MOST_A_PASS", 5)
+    cut = of_digits(digits)
     assert list(whole.columns) == list(cut.columns)
     for name, values in whole.columns.items():
         torch.testing.assert_close(cut.columns[name], values, rtol=1e-3, atol=1e-5, msg=name)
@@ -167,7 +169,7 @@ def test_an_audit_leaves_no_trace_in_the_classifier(digits: Any) -> None:
 
 def test_bases_serve_as_well_as_their_estimator(digits: Any) -> None:
     basis = digits[3](digits[1])[0]
-    first, second = of_digits(digits), of_digits(digits, tangent=basis, batch_size=4)
+    first, second = of_digits(digits), of_digits(digits, tangent=basis)
     for name in ("rho2 logit", "off 0.3806", "squared change"):
         torch.testing.assert_close(first.columns[name], second.columns[name], rtol=1e-3, atol=1e-5)
 
@@ -205,7 +207,7 @@ def test_the_control_is_measured_beside(digits: Any) -> None:
 
 
 def test_the_gallery_holds_the_best_and_the_worst(digits: Any) -> None:
-    found = of_digits(digits, gallery=2, batch_size=3)
+    found = of_digits(digits, gallery=2)
     values, panels = found.columns["cosine logit"], found.panels
     assert panels["value"].tolist() == values[panels["places"]].tolist()
     assert sorted(panels["value"].tolist()[:2]) == values.sort().values[-2:].tolist()
@@ -267,10 +269,9 @@ def test_norms_are_set_after_enlarging() -> None:
 
 def test_reducing_and_enlarging() -> None:
     x = torch.rand(2, 3, 8, 8, generator=seeded())
-    assert reduced(x, (8, 8)) is x
-    assert enlarged(x, (8, 8)) is x
+    assert resized(x, (8, 8)) is x
     flat = torch.full((1, 1, 9, 9), 0.7)
-    torch.testing.assert_close(reduced(flat, (4, 4)), torch.full((1, 1, 4, 4), 0.7))
+    torch.testing.assert_close(resized(flat, (4, 4)), torch.full((1, 1, 4, 4), 0.7))
     torch.testing.assert_close(kept_energy(flat, (4, 4)), torch.ones(1))
     checkers = (-1.0) ** (torch.arange(8)[:, None] + torch.arange(8)).reshape(1, 1, 8, 8)
     assert float(kept_energy(checkers, (4, 4))) < 0.05
@@ -311,12 +312,12 @@ def test_the_regime_follows_the_written_rule(world: World, exact: Audit) -> None
     assert (
         unknown["name"] == "Bayes-aligned or excessive"
     )  # hardly anything of its gradient is off the manifold
-    assert unknown["accuracy lost"] is None
+    assert unknown["accuracy_lost"] is None
     assert "unknown" in unknown["rule"]
     accuracy = float(exact.columns["correct"].mean())
     far = exact.summary(resamples=100, best=Interval(accuracy + 0.6, accuracy + 0.59, accuracy + 0.61))
     assert far["regime"]["name"] == "excessive"
-    assert far["regime"]["accuracy lost"]["estimate"] == pytest.approx(0.6)
+    assert far["regime"]["accuracy_lost"]["estimate"] == pytest.approx(0.6)
 
 
 def test_a_gradient_of_zero_is_none_and_not_nan() -> None:
@@ -335,16 +336,16 @@ def test_a_gradient_of_zero_is_none_and_not_nan() -> None:
 # --- wrong requests --------------------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "an unknown target": ({"targets": ("logits",)}, "a gradient target among"),
+    "an unknown target": ({"targets": ("logits",), "smooth_targets": ()}, "a gradient target among"),
     "an unknown metric": ({"metrics": ("l2",)}, "a metric among"),
-    "no noise level": ({"sigma": 0.0}, "a noise level above zero"),
-    "a negative radius": ({"radii": (-1.0,)}, "attack radius"),
-    "no directions": ({"directions": 0}, "directions above zero"),
-    "a norm of zero": ({"norms": (0.0,)}, "perturbation norms above zero"),
-    "a norm that is not measured": ({"norm": 0.123}, "a norm among"),
+    "no noise level": ({"sigma": 0.0}, "sigma 0.0: input should be greater than 0"),
+    "a negative radius": ({"radii": (-1.0,)}, "radii.0 -1.0: input should be greater than or equal to 0"),
+    "no directions": ({"directions": 0}, "directions 0: input should be greater than 0"),
+    "a norm of zero": ({"norms": (0.0,)}, "norms.0 0.0: input should be greater than 0"),
+    "a norm that is not measured": ({"norm": 0.123}, "norm must be one of norms"),
+    "a measure that there is not": ({"direction": 3}, "direction"),
     "bases of another size": ({"tangent": torch.zeros(12, 32, 3)}, r"bases of shape \(12, 64, r\)"),
-    "smoothing what is not measured": ({"targets": ("loss",)}, "smooth_targets among targets"),
-    "no batch": ({"batch_size": 0}, "a batch_size of 1"),
+    "smoothing what is not measured": ({"targets": ("loss",)}, "smooth_targets must be among targets"),
     "no side": ({"size": (0, 8)}, "two sides above zero"),
 }
 
@@ -354,7 +355,7 @@ def test_wrong_requests_fail_before_work(what: str, digits: Any, monkeypatch: py
     def fail(self: object) -> None:
         raise AssertionError("worked")
 
-    monkeypatch.setattr("pags.auditing.chunk.Chunk.measured", fail)
+    monkeypatch.setattr("pags.auditing.columns._Measured.columns", fail)
     options, says = WRONG[what]
     with pytest.raises(UsageError, match=says):
         of_digits(digits, **options)

@@ -4,8 +4,8 @@ Tables, figures and pages are functions of these alone. Quantities are columns w
 
 * `correct`, `confidence`, `robust R`: accuracy, probability of the predicted class, accuracy under l2-PGD of
   radius R;
-* `on N`, `off N`, `any N`: change of the output under perturbations of norm N inside the tangent space, in its
-  complement, and isotropic (chance level); `squared change off`, `squared change`: Definition 1;
+* `on N`, `off N`, `any N`: change of the output under perturbations of norm N inside the tangent space, in
+  its complement, and isotropic (chance level); `squared change off`, `squared change`: Definition 1;
 * `rho2 T`: share of the energy of the gradient of target T outside the tangent space; `chance rho2`;
 * `M T`: similarity by metric M (lpips, cosine, …) of the gradient of target T and its score. In front of a
   name stand, in this order, `control ` (the untrained network), `shuffled ` (the score of another image),

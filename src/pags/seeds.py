@@ -1,10 +1,12 @@
 """Named random generators. Nothing in the package draws from torch's global state."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -20,6 +22,34 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
     one would have drawn there, and no generator state has to be saved.
     """
     return torch.Generator(device).manual_seed(derive(seed, *names))
+
+
+class ImageDraws:
+    """Standard normal draws with a generator for each image, however the images are cut into batches.
+
+    Args:
+        seed, names: of the draws.
+        places: the images' places in the whole set.
+    """
+
+    def __init__(self, seed: int, *names: str | int, places: Sequence[int]) -> None:
+        self.generators = [generator(seed, *names, place) for place in places]
+
+    def normal_like(self, images: Tensor) -> Tensor:
+        """The next draw for every image, of the images' shape."""
+        shape = images.shape[1:]
+        return torch.stack([torch.randn(shape, generator=draws) for draws in self.generators]).to(images)
+
+
+Draws: TypeAlias = torch.Generator | ImageDraws
+"""Where noise comes from: one generator for a batch, or one for each image."""
+
+
+def normal_like(images: Tensor, draws: Draws) -> Tensor:
+    """Standard normal numbers of the shape, type and device of `images`."""
+    if isinstance(draws, ImageDraws):
+        return draws.normal_like(images)
+    return torch.randn(images.shape, generator=draws, device=draws.device).to(images)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
-"""All measures of one classifier on one set of images, as one call; and the paired comparison of several.
+"""All measures of one classifier on one evaluation set, as one call; and the paired comparison of several.
 
-The room is called `auditing` because `pags.audit` is the function.
+The layer is called `auditing` because `pags.audit` is the function.
 """
 
+from pags.auditing.evaluation import EvaluationSet
+from pags.auditing.measures import Measures
 from pags.auditing.result import Audit, compare
 from pags.auditing.run import audit
 
-__all__ = ["Audit", "audit", "compare"]
+__all__ = ["Audit", "EvaluationSet", "Measures", "audit", "compare"]

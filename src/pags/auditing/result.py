@@ -49,7 +49,7 @@ class Audit:
             "settings": self.settings,
             "means": means,
             "ratios": ratios,
-            "above shuffled": apart,
+            "above_shuffled": apart,
             "regime": self._regime(found["correct"], best, resamples),
         }
 
@@ -80,17 +80,17 @@ class Audit:
         name = f"off/on {self.settings['norm']:g}"
         pair = self._pairs().get(name)
         if pair is None:
-            return {"name": None, "accuracy lost": None, "rule": "no tangent spaces, so no regime"}
+            return {"name": None, "accuracy_lost": None, "rule": "no tangent spaces, so no regime"}
         off_over_on = _ratio(self.columns[pair[0]], self.columns[pair[1]], self.settings["seed"], resamples)
         rule = f"by {name}, and at most {TOLERANCE:g} of accuracy lost"
         if not math.isfinite(off_over_on.estimate + off_over_on.low + off_over_on.high):
-            return {"name": None, "accuracy lost": None, "rule": f"{name} is no number"}
+            return {"name": None, "accuracy_lost": None, "rule": f"{name} is no number"}
         if best is None:
             unknown = "; how much accuracy was lost is unknown without a reference sweep"
             found = regime(off_over_on, Interval(0.0, 0.0, 0.0))
-            return {"name": f"{found} or {EXCESSIVE}", "accuracy lost": None, "rule": rule + unknown}
+            return {"name": f"{found} or {EXCESSIVE}", "accuracy_lost": None, "rule": rule + unknown}
         lost = unpaired_difference(best, accuracy)
-        return {"name": regime(off_over_on, lost), "accuracy lost": lost.to_record(), "rule": rule}
+        return {"name": regime(off_over_on, lost), "accuracy_lost": lost.to_record(), "rule": rule}
 
 
 def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:

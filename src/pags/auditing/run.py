@@ -1,83 +1,44 @@
-"""`pags.audit`: all measures of one classifier on one set of images."""
+"""`pags.audit`: all measures of one classifier on an evaluation set."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
-from pags.arrays import Basis, Images, Labels, check_images
-from pags.auditing.chunk import Work
-from pags.auditing.options import Options, default_norms, default_radii
+from pags.arrays import Images, Labels
+from pags.auditing.columns import KINDS, measured, pictures
+from pags.auditing.evaluation import Columns, EvaluationSet
+from pags.auditing.measures import Measures
 from pags.auditing.result import Audit
-from pags.auditing.whole import Progress, Run, check_enough
-from pags.measure.gradients import TARGETS
-from pags.measure.metrics import Metric, find_metric
-from pags.score.denoiser import Denoiser
-
-Tangent = Callable[[Images], tuple[Basis, Int[Tensor, "n"]]] | Basis
+from pags.data.imageset import ImageSet
+from pags.records import Record
 
 
 def audit(
     classifier: nn.Module,
-    images: Images,
-    labels: Labels,
+    images: EvaluationSet | ImageSet | Images,
+    labels: Labels | None = None,
     *,
-    tangent: Tangent | None,
-    denoiser: Denoiser | None,
-    second: Denoiser | None = None,
     control: nn.Module | None = None,
-    size: tuple[int, int] | None = None,
-    conditional: bool | None = None,
-    sigma: float = 0.5,
-    norms: Sequence[float] | None = None,
-    norm: float | None = None,
-    directions: int = 8,
-    targets: Sequence[str] = tuple(TARGETS),
-    metrics: Sequence[str | Metric] = ("lpips", "cosine", "ssim", "rank"),
-    radii: Sequence[float] | None = None,
-    attack_steps: int = 10,
-    smooth_targets: Sequence[str] = ("logit", "sum-of-logits"),
-    smooth_sigma: float = 0.1,
-    smooth_samples: int = 16,
     gallery: int = 6,
-    seed: int = 0,
-    batch_size: int = 64,
-    progress: Progress = lambda share: None,
+    progress: Callable[[float], None] = lambda share: None,
+    **options: Any,
 ) -> Audit:
     """Accuracy, on- and off-manifold robustness, rho1, rho2, and alignment with the score, image by image.
 
-    Nothing of size n·d·k is kept: images are worked on some at a time, and every image has draws of its own,
-    so that results depend neither on `batch_size` nor, but for shuffled pairs, on the other images.
+    Every image has draws of its own, so that, but for shuffled pairs, a number does not depend on the other
+    images. To measure several classifiers, make one `EvaluationSet` and hand it to each call.
 
     Args:
         classifier: images to logits, its normalisation inside; seen in evaluation mode, left as it was.
-        images: (n, c, h, w) in [0, 1], n at least 2.
-        labels: (n,) true classes.
-        tangent: an estimator of tangent spaces (`pags.DecoderTangent`, `pags.LocalPCA`, …), or bases
-            (n, d, r) of these images; None leaves out everything that needs the manifold.
-        denoiser: whose score the gradients are compared with; None leaves out alignment.
-        second: another estimate of the same score, for the ceiling of the similarities.
+        images: an `EvaluationSet`; or images (n, c, h, w) in [0, 1] with `labels`, or an `ImageSet`.
+        labels: (n,) true classes, for plain images.
         control: the same network untrained, whose gradients are those of random features.
-        size: height and width at which `tangent` and `denoiser` work; None: the images' own. Where they
-            differ, see `pags.auditing.sizes` for what is done and what it approximates.
-        conditional: False: class labels are never asked for; None: where the denoiser says that it knows
-            classes, by `classes` above 0 or `labels` that are there, or says nothing.
-        sigma: the score's noise level, in EDM's unit.
-        norms: l2 norms of the perturbations, for images in [0, 1]; None: the paper's four (1.438, 2.637,
-            4.833, 8.859 for 3×32×32) times √(d / 3072), so that a pixel changes as much at every size.
-        norm: the one of `norms` by which the regime is told; None: the second (or the only one).
-        directions: random directions an image; Definition 1 uses as many, with noise of norm/√d.
-        targets: what the gradient is taken of, among `pags.measure.gradients.TARGETS`.
-        metrics: similarities, by name (`pags.measure.metrics.METRICS`) or as `Metric`.
-        radii: of the l2-PGD attack; None: 0.25, 0.5 and 1 times √(d / 3072).
-        attack_steps: of the attack.
-        smooth_targets: targets of which SmoothGrad is taken too.
-        smooth_sigma, smooth_samples: SmoothGrad's noise, for images in [0, 1], and its copies.
         gallery: how many of the best and of the worst aligned images are kept as pictures.
-        seed: names every draw.
-        batch_size: images worked on at a time, at most; large images are cut into smaller parts.
-        progress: told the share that is done.
+        progress: called with the fraction completed.
+        options: `tangent`, `denoiser`, … as in `EvaluationSet.of`, and the fields of `Measures`.
 
     Returns:
         An `Audit`; columns that could not be measured are left out, and `settings["missing"]` says why.
@@ -85,26 +46,64 @@ def audit(
     Raises:
         UsageError: what was given does not fit together, before any work where that can be seen.
     """
-    check_images(images)
-    check_enough(images, labels)
-    d = images[0].numel()
-    norms = tuple(norms) if norms is not None else default_norms(d)
-    options = Options(
-        sigma=sigma, norms=norms, norm=norms[min(1, len(norms) - 1)] if norm is None and norms else norm,
-        directions=directions, targets=tuple(targets),
-        metrics=tuple(metric if isinstance(metric, str) else metric.name for metric in metrics),
-        radii=default_radii(d) if radii is None else tuple(radii), attack_steps=attack_steps,
-        smooth_targets=tuple(smooth_targets), smooth_sigma=smooth_sigma, smooth_samples=smooth_samples,
-        gallery=gallery, seed=seed,
-    )  # fmt: skip
-    run = Run(
-        Work(classifier, tangent, control, _found(metrics, images.device), options),
-        images, labels, size or (images.shape[-2], images.shape[-1]), batch_size,
-    )  # fmt: skip
-    run.check()
-    run.check_scores(denoiser, second, conditional)
-    return run(denoiser, second, conditional, progress)
+    evaluation = images if isinstance(images, EvaluationSet) else EvaluationSet.of(images, labels, **options)
+    columns = measured(classifier, evaluation, control=control, report=lambda share: progress(0.95 * share))
+    panels = _panels(classifier, evaluation, columns, gallery)
+    progress(1.0)
+    return Audit(columns, panels, settings_of(evaluation, control is not None))
 
 
-def _found(metrics: Sequence[str | Metric], device: torch.device) -> tuple[Metric, ...]:
-    return tuple(find_metric(m, device=device) if isinstance(m, str) else m for m in metrics)
+def ranked_by(measures: Measures, columns: Columns) -> str:
+    """The column by which images are called well or badly aligned."""
+    wanted = [f"{metric} {measures.targets[0]}" for metric in measures.metrics[:1]]
+    wanted += [f"rho2 {measures.targets[0]}", "confidence"]
+    return next(name for name in wanted if name in columns)
+
+
+def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
+    """What was measured, what each target was compared with, and what could not be measured."""
+    measures = evaluation.measures
+    compared = {t: evaluation.kind(KINDS[t]) for t in measures.targets} if evaluation.denoiser else {}
+    return measures.model_dump(mode="json") | {
+        "metrics": [metric.name for metric in evaluation.metrics],
+        "n": len(evaluation),
+        "shape": list(evaluation.data.shape),
+        "size": list(evaluation.size),
+        "images": _digest(evaluation.data),
+        "compared with": compared,
+        "missing": _missing(evaluation, control),
+    }
+
+
+def _panels(model: nn.Module, evaluation: EvaluationSet, columns: Columns, gallery: int) -> Columns:
+    """Pictures of the best and the worst images by the first metric and target (or by rho2)."""
+    count, by = min(gallery, len(evaluation) // 2), ranked_by(evaluation.measures, columns)
+    values = columns[by].nan_to_num(float("-inf")) * (-1 if by.startswith("rho2") else 1)
+    order = values.argsort(descending=True, stable=True)
+    chosen = torch.cat([order[:count], order[len(order) - count :]])
+    shown = pictures(model, evaluation, chosen, evaluation.measures.targets[0])
+    labels = evaluation.data.labels.cpu()[chosen]
+    return {"places": chosen, "value": columns[by][chosen], "labels": labels} | shown
+
+
+def _missing(evaluation: EvaluationSet, control: bool) -> list[str]:
+    """What could not be measured, and why."""
+    missing = []
+    if evaluation.tangent is None:
+        missing.append("on- and off-manifold robustness, rho1 and rho2: no tangent spaces were given")
+    if evaluation.denoiser is None:
+        missing.append("alignment: no denoiser was given")
+    elif evaluation.second is None:
+        missing.append("the ceiling of the similarities: no second estimate of the score was given")
+    if evaluation.denoiser is not None and not evaluation.conditional:
+        missing.append("the score of a class: the denoiser knows no classes, so that of all is used")
+    if not control:
+        missing.append("the random-feature control: no untrained network was given")
+    return missing
+
+
+def _digest(data: ImageSet) -> str:
+    def content(values: Tensor) -> bytes:
+        return values.cpu().contiguous().numpy().tobytes()
+
+    return hashlib.sha256(content(data.pixels) + content(data.labels)).hexdigest()[:16]

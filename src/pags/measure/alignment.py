@@ -35,6 +35,14 @@ class Comparison(Protocol):
         """The similarity of normal noise and the score."""
         ...
 
+    def at(self, places: Tensor) -> Self:
+        """The comparison for the images at some places alone."""
+        ...
+
+    def replaced(self, places: Tensor, score: Images) -> Self:
+        """The comparison in which the scores at some places are others."""
+        ...
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -52,6 +60,10 @@ class Reference:
         """The reference for scores (n, c, h, w); `lpips` defaults to images upsampled to 64 px."""
         lpips = lpips or LPIPS.load()
         return cls(lpips, score, picture_features(lpips, score))
+
+    def at(self, places: Tensor) -> Self:
+        """The reference for the images at some places alone."""
+        return type(self)(self.lpips, self.score[places], self.features[places])
 
     def replaced(self, places: Tensor, score: Images) -> Self:
         """A reference in which the scores at some places are others; the rest is not computed again."""
@@ -130,6 +142,14 @@ class PairReference:
     def floor(self, draws: torch.Generator) -> PerImage:
         """The similarity of normal noise and the score."""
         return self.similarity(_noise_like(self.score, draws))
+
+    def at(self, places: Tensor) -> Self:
+        """The score at some places alone."""
+        return type(self)(self.score[places], self.pair)
+
+    def replaced(self, places: Tensor, score: Images) -> Self:
+        """The scores at some places replaced."""
+        return type(self)(self.score.index_copy(0, places, score), self.pair)
 
 
 def picture_features(lpips: LPIPS, vectors: Images) -> Features:

@@ -7,18 +7,19 @@ size, so that the noise has the same l2 norm on both; where a mask leaves unequa
 on the larger part is longer, by the root of the ratio of the numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pags.arrays import Images, PerImage, expand, flatten
-from pags.classifiers.modes import predict
+from pags.arrays import Images, PerImage, flatten
 from pags.errors import UsageError
-from pags.measure.robustness import OUTPUT_CHANGES
+from pags.measure.robustness import find_change, mean_changes
+from pags.seeds import Draws
 
 Masks: TypeAlias = Bool[Tensor, "_ _ _"]
 """(n, h, w): true on the signal, false on the distractor."""
@@ -46,7 +47,7 @@ def relative_noise_robustness(
     masks: Masks,
     levels: Sequence[float] = PAPER_LEVELS,
     *,
-    draws: torch.Generator,
+    draws: Draws,
     directions: int = 8,
     change: str = "softmax-l2",
     batch_size: int = 1024,
@@ -62,7 +63,7 @@ def relative_noise_robustness(
         masks: (n, h, w), true on the signal; every other pixel is the distractor's.
         levels: standard deviations of each pixel's noise, for images in [0, 1]; 0 gives no change.
         draws: where the directions come from.
-        directions: draws an image.
+        directions: draws per image.
         change: one of `OUTPUT_CHANGES`.
         batch_size: noisy images in memory at a time; does not change the result.
 
@@ -72,10 +73,6 @@ def relative_noise_robustness(
 
     Source: section 4.3 and B.9, Figure 5.
     """
-    if change not in OUTPUT_CHANGES:
-        raise UsageError(
-            f"an output change among {', '.join(OUTPUT_CHANGES)}", got=repr(change), suggestion="softmax-l2"
-        )
     if not levels or not all(0 <= level < float("inf") for level in levels) or directions < 1:
         raise UsageError(
             "noise levels of zero or more, and at least one direction",
@@ -83,18 +80,12 @@ def relative_noise_robustness(
             suggestion="levels=PAPER_LEVELS, directions=8",
         )
     check_masks(images, masks)
-    clean = predict(model, images, batch_size=batch_size)
     on_signal = masks[:, None].to(images)
-    total = torch.zeros(2, len(levels), len(images), dtype=torch.float64, device=images.device)
-    for _ in range(directions):
-        u = torch.randn(images.shape, generator=draws, device=draws.device).to(images)
-        for which, part in enumerate((u * on_signal, u * (1 - on_signal))):
-            for places, noisy in _noisy(images, part, levels, batch_size):
-                moved = predict(model, noisy, batch_size=batch_size)
-                here = total[which, places]  # (some levels, n)
-                found = OUTPUT_CHANGES[change](clean.repeat(len(here), 1), moved)
-                here += found.double().reshape(here.shape)
-    signal, distractor = (total / directions).to(images.dtype)
+    scales = [partial(torch.mul, level) for level in levels]
+    signal, distractor = mean_changes(
+        model, images, lambda u: (u * on_signal, u * (1 - on_signal)), scales, find_change(change),
+        draws=draws, directions=directions, batch_size=batch_size,
+    )  # fmt: skip
     return NoiseRobustness(signal, distractor)
 
 
@@ -136,14 +127,3 @@ def check_masks(images: Images, masks: Masks) -> None:
             got=f"{int(((share == 0) | (share == 1)).sum())} masks without one of them",
             suggestion="leaving those images out",
         )
-
-
-def _noisy(
-    images: Images, part: Images, levels: Sequence[float], batch_size: int
-) -> Iterator[tuple[slice, Images]]:
-    """The images under noise of several levels at once, (levels · n, c, h, w), and which levels these are."""
-    together = max(1, batch_size // max(1, len(images)))
-    for first in range(0, len(levels), together):
-        places = slice(first, first + together)
-        sizes = expand(torch.tensor(levels[places]).to(images), part[None])  # (levels, 1, 1, 1, 1)
-        yield places, (images + sizes * part[None]).flatten(0, 1)

@@ -11,15 +11,19 @@ Three measures, all per image:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pags.arrays import Basis, Images, Labels, Logits, PerImage, dots, project, scale_to, split
+from pags.arrays import Basis, Images, Labels, Logits, PerImage, dots, scale_to, split
 from pags.classifiers.modes import predict
+from pags.data.resize import Size, resized
 from pags.errors import UsageError
 from pags.measure.gradients import find_target
+from pags.seeds import Draws, normal_like
 
 OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
     "softmax-l2": lambda a, b: (a.softmax(1) - b.softmax(1)).norm(dim=1),  # the text: f maps to the simplex
@@ -32,13 +36,62 @@ OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
 class EqualNorm:
     """Mean output change of each image at each perturbation norm, over the directions drawn.
 
-    `on` and `off` are the two halves of the directions; `any` is the undivided direction, the chance line:
-    what both would be if the model did not distinguish them.
+    `on` and `off` are the two parts of the directions; `any` is the isotropic direction, the chance level:
+    what both would be if the model did not tell them apart.
     """
 
     on: Float[Tensor, "norms n"]
     off: Float[Tensor, "norms n"]
     any: Float[Tensor, "norms n"]
+
+
+Small: TypeAlias = Float[Tensor, "n c height width"]
+"""Directions where they are drawn, maybe at another size than the images'."""
+Change = Callable[[Logits, Logits], PerImage]
+"""Of the logits of an image and of its perturbed copy, to one number per image."""
+
+
+def mean_changes(
+    model: nn.Module,
+    images: Images,
+    parts: Callable[[Images], Sequence[Images]],
+    scales: Sequence[Callable[[Images], Images]],
+    change: Change,
+    *,
+    draws: Draws,
+    directions: int,
+    like: Small | None = None,
+    batch_size: int = 1024,
+) -> Float[Tensor, "parts scales n"]:
+    """The mean change of the output over random directions: the one loop of Figures 3, 5, 9 and Definition 1.
+
+    Every model and every scale sees the same directions, so that comparisons are paired.
+
+    Args:
+        model: a classifier, seen in evaluation mode.
+        images: (n, c, h, w) in [0, 1]; perturbed images may leave the range, as in the paper.
+        parts: splits standard normal directions into the perturbations that are compared.
+        scales: each makes the perturbation of one size from a part, in the images' own shape.
+        change: how the change of the output is measured.
+        draws: where the directions come from.
+        directions: random directions per image.
+        like: the shape in which directions are drawn, (n, c, …); None: the images' own.
+        batch_size: perturbed images in memory at a time.
+    """
+    if directions < 1:
+        raise UsageError("one direction or more", got=directions, suggestion="directions=8")
+    blank = images if like is None else like
+    clean = predict(model, images, batch_size=batch_size)
+    total: Tensor | int = 0
+    for _ in range(directions):
+        moved = [
+            [predict(model, images + scale(part), batch_size=batch_size) for scale in scales]
+            for part in parts(normal_like(blank, draws))
+        ]
+        total = total + torch.stack(
+            [torch.stack([change(clean, logits).double() for logits in row]) for row in moved]
+        )
+    return (total / directions).to(images.dtype)  # type: ignore[union-attr]
 
 
 def equal_norm(
@@ -47,43 +100,35 @@ def equal_norm(
     basis: Basis,
     norms: Sequence[float],
     *,
-    draws: torch.Generator,
+    draws: Draws,
     directions: int = 8,
     change: str = "softmax-l2",
+    size: Size | None = None,
     batch_size: int = 1024,
 ) -> EqualNorm:
     """How much the output changes on and off the manifold, at equal l2 norms of the perturbation.
 
     Args:
-        model: a classifier, seen in evaluation mode.
-        images: (n, c, h, w) in [0, 1]; perturbed images may leave the range, as in the paper.
+        model, images, draws, directions, batch_size: as in `mean_changes`.
         basis: (n, d, r) tangent bases of these images, of rank above 0 and below d.
         norms: l2 norms of the perturbations, for images in [0, 1].
-        draws: where the directions come from.
-        directions: random directions an image.
         change: one of `OUTPUT_CHANGES`.
-        batch_size: perturbed images in memory at a time.
+        size: height and width at which the bases live, where directions are drawn and split; they are
+            enlarged before they are scaled. None: the images' own.
 
     Raises:
         UsageError: an unknown change, a basis that leaves no direction on or off the manifold, a bad norm.
     """
-    if change not in OUTPUT_CHANGES:
-        raise UsageError(
-            f"an output change among {', '.join(OUTPUT_CHANGES)}", got=repr(change), suggestion="softmax-l2"
-        )
     if not norms or not all(0 < norm < float("inf") for norm in norms):
         raise UsageError("perturbation norms above zero", got=list(norms), suggestion="norms=(0.5, 1.0)")
     check_basis(basis)
-    clean = predict(model, images)
-    total = torch.zeros(3, len(norms), len(images), dtype=torch.float64, device=images.device)
-    for _ in range(directions):
-        u = torch.randn(images.shape, generator=draws, device=draws.device).to(images)
-        for which, part in enumerate((*split(u, basis), u)):
-            for place, norm in enumerate(norms):
-                moved = predict(model, images + scale_to(part, norm), batch_size=batch_size)
-                total[which, place] += OUTPUT_CHANGES[change](clean, moved).double()
-    on, off, undivided = (total / directions).to(images.dtype)
-    return EqualNorm(on, off, undivided)
+    whole = (images.shape[-2], images.shape[-1])
+    scales = [partial(_to_norm, size=whole, norm=norm) for norm in norms]
+    on, off, isotropic = mean_changes(
+        model, images, lambda u: (*split(u, basis), u), scales, find_change(change),
+        draws=draws, directions=directions, like=_blank(images, size), batch_size=batch_size,
+    )  # fmt: skip
+    return EqualNorm(on, off, isotropic)
 
 
 @dataclass(frozen=True)
@@ -105,30 +150,51 @@ def definition_1(
     basis: Basis,
     sigma: float,
     *,
-    draws: torch.Generator,
+    draws: Draws,
     directions: int = 32,
     target: str = "logit",
     labels: Labels | None = None,
+    size: Size | None = None,
     batch_size: int = 1024,
 ) -> Definition1:
     """Relative off-manifold robustness as Definition 1 states it, for u ~ N(0, sigma²).
 
     Args:
-        model, images, basis, draws, directions, batch_size: as in `equal_norm`.
+        model, images, basis, draws, directions, size, batch_size: as in `equal_norm`; enlarged noise is
+            smoother, so that its deviation in the images' own pixels is below `sigma`.
         sigma: standard deviation of the noise, for images in [0, 1].
         target, labels: the scalar output, as in `pags.measure.gradients.input_gradient`.
     """
-    scalar = find_target(target)
-    clean = predict(model, images)
-    labels = clean.argmax(1) if labels is None else labels
-    base = scalar(clean, labels)
-    off_sum, all_sum = torch.zeros_like(base), torch.zeros_like(base)
-    for _ in range(directions):
-        u = sigma * torch.randn(images.shape, generator=draws, device=draws.device).to(images)
-        for total, moved in ((off_sum, u - project(u, basis)), (all_sum, u)):
-            output = scalar(predict(model, images + moved, batch_size=batch_size), labels)
-            total += (output - base).square()
-    return Definition1(off_sum / directions, all_sum / directions)
+    scalar, whole = find_target(target), (images.shape[-2], images.shape[-1])
+    labels = predict(model, images, batch_size=batch_size).argmax(1) if labels is None else labels
+
+    def squared(clean: Logits, moved: Logits) -> PerImage:
+        return (scalar(moved, labels) - scalar(clean, labels)).square()
+
+    scales = [lambda part: sigma * resized(part, whole)]
+    ((off,), (all_of_it,)) = mean_changes(
+        model, images, lambda u: (split(u, basis)[1], u), scales, squared,
+        draws=draws, directions=directions, like=_blank(images, size), batch_size=batch_size,
+    )  # fmt: skip
+    return Definition1(off, all_of_it)
+
+
+def find_change(name: str) -> Change:
+    """The output change called `name`, or a `UsageError`."""
+    if name not in OUTPUT_CHANGES:
+        raise UsageError(
+            f"an output change among {', '.join(OUTPUT_CHANGES)}", got=repr(name), suggestion="softmax-l2"
+        )
+    return OUTPUT_CHANGES[name]
+
+
+def _to_norm(part: Small, *, size: Size, norm: float) -> Images:
+    return scale_to(resized(part, size), norm)
+
+
+def _blank(images: Images, size: Size | None) -> Small | None:
+    """A batch of the shape in which directions are drawn; None for the images' own."""
+    return None if size is None else images.new_zeros(len(images), images.shape[1], *size)
 
 
 def off_manifold_share(vectors: Images, basis: Basis) -> PerImage:

@@ -1,0 +1,330 @@
+"""The images on which classifiers are measured, with everything that does not depend on the classifier.
+
+Tangent spaces, scores and the features of references are prepared once, for any number of models: n images
+ask their tangent estimator n times and their denoiser once per image and class.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pags.arrays import Basis, Images, Labels, check_images, check_labels
+from pags.auditing.measures import Measures
+from pags.data.imageset import ImageSet
+from pags.data.resize import Size, check_size, resized
+from pags.errors import UsageError
+from pags.measure.alignment import Comparison, derangement
+from pags.measure.lpips import LPIPS
+from pags.measure.metrics import Metric, PerceptualMetric, find_metric
+from pags.score.denoiser import Denoiser, score_of
+from pags.seeds import generator
+
+Columns = dict[str, Tensor]
+"""Quantities by name, as a rule one number per image."""
+Tangent = Callable[[Images], tuple[Basis, Tensor]]
+"""An estimator: images to bases (n, d, r) and ranks (n,)."""
+
+ALL, PREDICTED, TRUE = "all classes", "predicted class", "true class"
+"""Kinds of score: of the whole density, or of a class."""
+
+NUMBERS_A_PASS = 2**20  # pixel values of the images that go through the classifier at a time
+ENTRIES_A_PASS = 2**27  # numbers of the tangent bases held at a time, for 256 dimensions
+MOST_A_PASS = 64
+
+
+class Keep(Protocol):
+    """Calls a function, at most once for equal arguments, and keeps its result."""
+
+    def __call__(self, function: Callable[..., Columns], /, **arguments: Any) -> Columns: ...
+
+
+@dataclass
+class Memory:
+    """Results kept in memory, for arguments that are the same objects."""
+
+    results: dict[tuple[Any, ...], tuple[Columns, Any]] = field(default_factory=dict)
+
+    def __call__(self, function: Callable[..., Columns], /, **arguments: Any) -> Columns:
+        key = (function, *((name, id(value)) for name, value in arguments.items()))
+        if key not in self.results:  # the arguments are kept too, so that no other object takes their id
+            self.results[key] = function(**arguments), arguments
+        return self.results[key][0]
+
+
+def tangent_spaces(estimator: Tangent, images: ImageSet) -> Columns:
+    """The tangent basis (n, d, r) of every image, and its rank."""
+    basis, ranks = estimator(images.images)
+    return {"basis": basis, "ranks": ranks}
+
+
+def scores(denoiser: Denoiser, images: ImageSet, sigma: float, conditional: bool) -> Columns:
+    """The score of all classes, or of each image's own class."""
+    return {"score": score_of(denoiser, images.images, sigma, images.labels if conditional else None)}
+
+
+@dataclass(eq=False)
+class EvaluationSet:
+    """Images, their tangent spaces and scores, and what is measured; prepared once for any number of models.
+
+    Make it with `EvaluationSet.of`; `pags.audit(model, evaluation_set)` measures one model.
+
+    Args:
+        data: the images with their labels.
+        measures: what is measured, with all norms and radii decided.
+        tangent: an estimator of tangent spaces, or bases (n, d, r) of these images, or None.
+        denoiser: whose score gradients are compared with, or None.
+        second: another estimate of the same score, for the ceiling of the similarities, or None.
+        size: height and width at which `tangent` and `denoiser` work.
+        conditional: whether the denoiser is asked for the scores of classes.
+        metrics: the similarities.
+        keep: where tangent spaces and scores are kept.
+    """
+
+    data: ImageSet
+    measures: Measures
+    tangent: Tangent | Tensor | None
+    denoiser: Denoiser | None
+    second: Denoiser | None
+    size: Size
+    conditional: bool
+    metrics: tuple[Metric, ...]
+    keep: Keep
+    _scores: dict[tuple[int, bool], Images] = field(default_factory=dict, repr=False)
+    _others: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        images: Images | ImageSet,
+        labels: Labels | None = None,
+        *,
+        tangent: Tangent | Tensor | None = None,
+        denoiser: Denoiser | None = None,
+        second: Denoiser | None = None,
+        size: Size | None = None,
+        conditional: bool | None = None,
+        metrics: Sequence[str | Metric] | None = None,
+        keep: Keep | None = None,
+        **measures: Any,
+    ) -> "EvaluationSet":
+        """An evaluation set.
+
+        Args:
+            images: (n, c, h, w) in [0, 1], n at least 2; or an `ImageSet`, which has its labels.
+            labels: (n,) true classes.
+            tangent, denoiser, second: see the class; None leaves out everything that needs them.
+            size: None: the images' own; where they differ, see `pags.data.resize` for what that approximates.
+            conditional: False: class labels are never asked for; None: where the denoiser says that it knows
+                classes, by `classes` above 0 or `labels` that are there, or says nothing.
+            metrics: similarities, by name (`pags.measure.metrics.METRICS`) or as `Metric`.
+            keep: None: in memory.
+            measures: the fields of `Measures`.
+
+        Raises:
+            UsageError: what was given does not fit together.
+        """
+        data = images if isinstance(images, ImageSet) else _image_set(images, labels)
+        if len(data) < 2:
+            raise UsageError("two images or more", got=f"{len(data)} images", suggestion="more images")
+        chosen = {} if metrics is None else {"metrics": tuple(_name(metric) for metric in metrics)}
+        asked = Measures.of({**measures, **chosen}, suggestion="see pags.Measures")
+        asked.check()
+        size = size or (data.shape[1], data.shape[2])
+        check_size(size)
+        if conditional is None:
+            conditional = denoiser is not None and knows_classes(denoiser)
+        device, upsample_to = data.pixels.device, asked.upsample_to or None
+        found = tuple(
+            _metric(m, device, upsample_to) for m in (asked.metrics if metrics is None else metrics)
+        )
+        asked = asked.for_images(data.images[:1].numel())
+        made = cls(data, asked, tangent, denoiser, second, size, conditional, found, keep or Memory())
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raise for what some later step would refuse."""
+        height, width = self.size
+        d = self.data.shape[0] * height * width
+        if isinstance(self.tangent, Tensor) and tuple(self.tangent.shape[:2]) != (len(self), d):
+            raise UsageError(
+                f"bases of shape ({len(self)}, {d}, r), for these images at {height}×{width} px",
+                got=tuple(self.tangent.shape),
+                suggestion="size=(height, width), at which the bases were made",
+            )
+        one = resized(self.data.take(slice(0, 1)).images, self.size)
+        for each in (self.denoiser, self.second):
+            if each is not None:
+                score_of(each, one, self.measures.sigma)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @cached_property
+    def parts(self) -> "list[Part]":
+        """The images, some at a time, so that neither activations nor bases grow with their number."""
+        return [Part(self, places) for places in torch.arange(len(self)).split(self._piece())]
+
+    def part_of(self, places: Tensor) -> "list[Part]":
+        """Some of the images as parts, with nothing of theirs prepared yet."""
+        return [Part(self, some) for some in places.split(self._piece()) if len(some)]
+
+    @cached_property
+    def partners(self) -> Tensor:
+        """For each image the place of another, for shuffled pairs."""
+        return derangement(len(self), generator(self.measures.seed, "shuffled"))
+
+    def kind(self, target_kind: str) -> str:
+        """The kind of score that a target is compared with: that of all where no class is known."""
+        return target_kind if self.conditional else ALL
+
+    def score_at(self, places: Tensor, classes: Labels | None, *, second: bool = False) -> Any:
+        """The score at some images' places, (m, c, *size): of all classes, or of a class of each.
+
+        The score of its true class is computed for a whole part at once, that of another class for an image
+        by itself, so that no number depends on which models were measured before.
+
+        Args:
+            places: of the images in the set.
+            classes: (m,), or None.
+            second: whether it is the second estimate, which may be missing: then None.
+        """
+        denoiser = self.second if second else self.denoiser
+        if denoiser is None:
+            return None
+        found = self._whole_score(denoiser, classes is not None)[places]
+        if classes is not None:
+            labels = self.data.labels[places]
+            for row in (classes != labels).nonzero()[:, 0].tolist():
+                found[row] = self._other_score(denoiser, int(places[row]), int(classes[row]))
+        return found
+
+    def reference(self, metric: Metric, kind: str, places: Tensor, classes: Labels) -> Comparison:
+        """The scores of some images, of the classes given, ready to be compared with gradients."""
+        if kind == ALL:
+            return self._references[metric.name, False].at(places)
+        own = self._references[metric.name, True].at(places)
+        wrong = (classes != self.data.labels[places]).nonzero()[:, 0]
+        return own.replaced(wrong, self.score_at(places[wrong], classes[wrong])) if len(wrong) else own
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that the columns of a model are a function of, but for the model."""
+        return {
+            "data": self.data,
+            "measures": self.measures,
+            "tangent": self.tangent,
+            "denoiser": self.denoiser,
+            "second": self.second,
+            "size": list(self.size),
+            "conditional": self.conditional,
+            "metrics": [metric.name for metric in self.metrics],
+        }
+
+    def _whole_score(self, denoiser: Denoiser, conditional: bool) -> Images:
+        """The score of all images, of all classes or of the true ones."""
+        key = id(denoiser), conditional
+        if key not in self._scores:
+            about = {"sigma": self.measures.sigma, "conditional": conditional}
+            found = [
+                self.keep(scores, denoiser=denoiser, images=p.small, **about)["score"] for p in self.parts
+            ]
+            self._scores[key] = torch.cat(found).to(self.data.labels.device)
+        return self._scores[key]
+
+    def _other_score(self, denoiser: Denoiser, place: int, label: int) -> Tensor:  # (c, *size)
+        key = id(denoiser), place, label
+        if key not in self._others:
+            one = resized(self.data.take(slice(place, place + 1)).images, self.size).clamp(0, 1)
+            classes = torch.tensor([label], device=one.device)
+            self._others[key] = score_of(denoiser, one, self.measures.sigma, classes)[0]
+        return self._others[key]
+
+    @cached_property
+    def _references(self) -> dict[tuple[str, bool], Comparison]:
+        """For each metric, the score of all classes and (where there is one) of the true ones."""
+        denoiser = self.denoiser
+        assert denoiser is not None
+        kinds = (False, True) if self.conditional else (False,)
+        return {
+            (metric.name, conditional): metric.reference(self._whole_score(denoiser, conditional))
+            for metric in self.metrics
+            for conditional in kinds
+        }
+
+    def _piece(self) -> int:
+        """Images at a time, by the sizes alone, so that every model is measured in equal batches."""
+        d, small = self.data.images[:1].numel(), self.data.shape[0] * self.size[0] * self.size[1]
+        return max(1, min(MOST_A_PASS, NUMBERS_A_PASS // d, ENTRIES_A_PASS // (256 * small)))
+
+
+@dataclass(eq=False)
+class Part:
+    """Some images of an evaluation set.
+
+    Args:
+        whole: the set.
+        places: the images' places in it, which name their draws.
+    """
+
+    whole: EvaluationSet
+    places: Tensor
+
+    @cached_property
+    def data(self) -> ImageSet:
+        """The images with their labels."""
+        return self.whole.data.take(self.places.to(self.whole.data.labels.device))
+
+    @cached_property
+    def small(self) -> ImageSet:
+        """The images at the size of the score and the tangent spaces."""
+        if tuple(self.data.shape[1:]) == self.whole.size:
+            return self.data
+        pixels = resized(self.data.images, self.whole.size).clamp(0, 1)
+        return ImageSet(pixels, self.data.labels, self.data.classes, self.data.name)
+
+    @property
+    def basis(self) -> Basis | None:
+        """Tangent bases (n, d, r) at the score's size, or None."""
+        tangent = self.whole.tangent
+        if tangent is None:
+            return None
+        if isinstance(tangent, Tensor):
+            return tangent[self.places.to(tangent.device)].to(self.data.images)
+        return self.whole.keep(tangent_spaces, estimator=tangent, images=self.small)["basis"].to(
+            self.data.images
+        )
+
+
+def knows_classes(denoiser: Denoiser) -> bool:
+    """Whether it says so: by `classes` above 0, or by `labels` that are there; yes where it has neither."""
+    if hasattr(denoiser, "classes"):
+        return bool(denoiser.classes)
+    return getattr(denoiser, "labels", True) is not None
+
+
+def _image_set(images: Images, labels: Labels | None) -> ImageSet:
+    check_images(images)
+    if labels is None or len(labels) != len(images):
+        raise UsageError(
+            "a label for each image",
+            got=f"{len(images)} images and {'no' if labels is None else len(labels)} labels",
+            suggestion="labels=…, one class index per image",
+        )
+    check_labels(labels, int(labels.max()) + 1 if len(labels) else 1)
+    classes = tuple(str(place) for place in range(int(labels.max()) + 1)) if len(labels) else ("0",)
+    return ImageSet(images, labels, classes, "images")
+
+
+def _name(metric: str | Metric) -> str:
+    return metric if isinstance(metric, str) else metric.name
+
+
+def _metric(metric: str | Metric, device: torch.device, upsample_to: int | None) -> Metric:
+    if metric == "lpips":
+        return PerceptualMetric(LPIPS.load(upsample_to=upsample_to).to(device))
+    return find_metric(metric, device=device) if isinstance(metric, str) else metric

@@ -1,0 +1,53 @@
+"""What all settings objects share: frozen, unknown names refused, errors in one line."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pags.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Plain settings, from Python, from the command line or from TOML."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any], *, where: str = "settings", suggestion: str = "") -> Self:
+        """Settings from what was said; None stands for the default.
+
+        Args:
+            said: values by name.
+            where: what holds them, for the error: "settings", "sweep.toml".
+            suggestion: what to try; otherwise the names that there are.
+
+        Raises:
+            UsageError: an unknown name, or a value out of range.
+        """
+        try:
+            return cls(**{name: value for name, value in said.items() if value is not None})
+        except ValidationError as error:
+            raise UsageError(
+                f"{where} in their range",
+                got=first_problem(error),
+                suggestion=suggestion or f"values of {', '.join(cls.model_fields)}",
+            ) from error
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with some values changed, checked again.
+
+        Raises:
+            UsageError: an unknown name, or a value out of range.
+        """
+        return type(self).of({**dict(self), **changes})
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a validation in words."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    said = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] in {"value_error", "missing"} else f" {problem['input']!r}"
+    return f"{place}{given}: {said[0].lower()}{said[1:]}{more}"
