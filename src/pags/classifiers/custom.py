@@ -1,19 +1,17 @@
 """A classifier that the user's own Python makes. This runs that code."""
 
-import hashlib
-import sys
 from collections.abc import Callable
-from importlib import import_module, util
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from pags.arrays import Images
+from pags.classifiers.about import remember
 from pags.classifiers.check import check_logits
 from pags.classifiers.modes import evaluating
 from pags.errors import PagsError, UsageError
+from pags.plugins import failed, load_plugin
 from pags.seeds import generator
 
 SIZES = (32, 64, 224, 28, 8)
@@ -49,8 +47,15 @@ def made_by(where: str, name: str, *, channels: int, classes: int | None) -> tup
         UsageError: there is no such module, file or name, or it is not a function.
         PagsError: the function fails, or what it returns gives no finite logits (N, classes).
     """
-    thing, source = _find(where, name)
+    plugin = load_plugin(f"{where}:{name}")
+    if not callable(thing := plugin.value):
+        raise UsageError(
+            f"a function {name} in {where}",
+            got=f"a {type(thing).__name__}",
+            suggestion="a module or function",
+        )
     made = thing if isinstance(thing, nn.Module) else _call(thing, where, name)
+    source = f"made by {where} (sha256 {plugin.source[:16]}):{name}"
     if not callable(made):
         raise PagsError(
             f"{name} to return a classifier, images → logits",
@@ -58,49 +63,15 @@ def made_by(where: str, name: str, *, channels: int, classes: int | None) -> tup
             suggestion="returning an nn.Module",
         )
     model = made if isinstance(made, nn.Module) else Called(made)
+    remember(model, source=plugin.source)
     return model.eval(), _tried(model, channels, classes, name), source
-
-
-def _find(where: str, name: str) -> tuple[Any, str]:
-    try:
-        module, source = _from_file(Path(where)) if where.endswith(".py") else (import_module(where), where)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"a Python module {where} that can be imported",
-            got=str(error),
-            suggestion="the path of a file: path/to/file.py:function",
-        ) from error
-    except Exception as error:
-        raise _failed(f"{where} to be imported", where, error) from error
-    if not callable(thing := getattr(module, name, None)):
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UsageError(
-            f"a function {name} in {where}",
-            got="no such name" if thing is None else f"a {type(thing).__name__}",
-            suggestion=" or ".join(names[:5]) or "defining it there",
-        )
-    return thing, f"made by {source}:{name}"
-
-
-def _from_file(path: Path) -> tuple[Any, str]:
-    """The file as a module of its own, and its path with a fingerprint of its text."""
-    if not path.is_file():
-        raise UsageError("a Python file that is there", got=str(path), suggestion="checking the path")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = f"_pags_user_{digest[:16]}"
-    if (spec := util.spec_from_file_location(name, path)) is None or spec.loader is None:
-        raise UsageError("a Python file", got=str(path), suggestion="a name that ends in .py")
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up there
-    spec.loader.exec_module(module)
-    return module, f"{path} (sha256 {digest[:16]})"
 
 
 def _call(thing: Any, where: str, name: str) -> Any:
     try:
         return thing()
     except Exception as error:
-        raise _failed(f"{name}() of {where} to return a classifier", f"{where}:{name}", error) from error
+        raise failed(f"{name}() of {where} to return a classifier", f"{where}:{name}", error) from error
 
 
 def _tried(model: nn.Module, channels: int, classes: int | None, name: str) -> int:
@@ -118,13 +89,4 @@ def _tried(model: nn.Module, channels: int, classes: int | None, name: str) -> i
             first = first or error
     assert first is not None
     sizes = ", ".join(f"{side}×{side}" for side in SIZES)
-    raise _failed(f"the classifier of {name} to take images of {sizes} or {channels} channels", name, first)
-
-
-def _failed(expected: str, what: str, error: Exception) -> PagsError:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return PagsError(
-        expected,
-        got=f"{type(error).__name__}: {first[:200]}",
-        suggestion=f"running {what} alone in Python, for the whole traceback",
-    )
+    raise failed(f"the classifier of {name} to take images of {sizes} or {channels} channels", name, first)
