@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +20,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from pags.errors import PagsError
-
-Record: TypeAlias = dict[str, Any]
-"""Plain data: what JSON can hold, read back equal to the last digit."""
+from pags.records import Record as Record
 
 
 def fingerprint(recipe: Any) -> str:
@@ -112,6 +111,11 @@ class Store:
         """Read back what `write_tensors` wrote: the tensors and what is said about them."""
         return read_safetensors(self.path(name))
 
+    def read_about(self, name: str) -> Record:
+        """What is said about the tensors, without reading them."""
+        with _opened(self.path(name)) as file:
+            return json.loads((file.metadata() or {}).get("about", "{}"))
+
     def slot(self, name: str) -> "Slot":
         """The place of one unfinished work's state."""
         return Slot(self, name)
@@ -148,10 +152,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Record]:
     Raises:
         PagsError: the file is missing, truncated or of another format.
     """
+    with _opened(path) as file:
+        about = json.loads((file.metadata() or {}).get("about", "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it becomes one line."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from error
 

@@ -182,7 +182,7 @@ class _Measured:
         """What is drawn of these images for one target."""
         found = {"image": self.part.small.images, "predicted": self._here(PREDICTED), "gradient": gradient}
         basis, kind = self.part.basis, self.evaluation.kind(KINDS[target])
-        if self.evaluation.denoiser is not None:
+        if kind is not None:
             classes = None if kind == ALL else self._here(kind)
             found["score"] = self.evaluation.score_at(self.part.places, classes)
             for metric in self.evaluation.metrics:
@@ -255,8 +255,6 @@ class _Measured:
 
     def _kinds(self) -> list[str]:
         """The kinds of score that some target is compared with."""
-        if self.evaluation.denoiser is None:
-            return []
         wanted = {self.evaluation.kind(KINDS[target]) for target in self.evaluation.measures.targets}
         return [kind for kind in (ALL, PREDICTED, TRUE) if kind in wanted]
 
@@ -286,11 +284,10 @@ class _Measured:
         for target, vector in vectors.items():
             if basis is not None:
                 columns[f"{prefix}rho2 {target}"] = off_manifold_share(vector, basis)
-            if self.evaluation.denoiser is None:
-                continue
             kind = self.evaluation.kind(KINDS[target])
-            for metric in self.evaluation.metrics:
+            for metric in self.evaluation.metrics if kind else ():
                 name = f"{prefix}{metric.name} {target}"
+                assert kind is not None
                 columns[name] = self._reference(metric, kind).similarity(vector)
                 if shuffled:
                     other = self._reference(metric, kind, shuffled=True)

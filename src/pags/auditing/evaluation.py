@@ -20,7 +20,7 @@ from pags.errors import UsageError
 from pags.measure.alignment import Comparison, derangement
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, PerceptualMetric, find_metric
-from pags.score.denoiser import Denoiser, score_of
+from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
 from pags.seeds import generator
 
 Columns = dict[str, Tensor]
@@ -109,7 +109,8 @@ class EvaluationSet:
         conditional: bool | None = None,
         metrics: Sequence[str | Metric] | None = None,
         keep: Keep | None = None,
-        **measures: Any,
+        measures: Measures | None = None,
+        **changes: Any,
     ) -> "EvaluationSet":
         """An evaluation set.
 
@@ -122,7 +123,8 @@ class EvaluationSet:
                 classes, by `classes` above 0 or `labels` that are there, or says nothing.
             metrics: similarities, by name (`pags.measure.metrics.METRICS`) or as `Metric`.
             keep: None: in memory.
-            measures: the fields of `Measures`.
+            measures: what is measured; None: the defaults.
+            changes: fields of `Measures` that are to differ.
 
         Raises:
             UsageError: what was given does not fit together.
@@ -131,7 +133,7 @@ class EvaluationSet:
         if len(data) < 2:
             raise UsageError("two images or more", got=f"{len(data)} images", suggestion="more images")
         chosen = {} if metrics is None else {"metrics": tuple(_name(metric) for metric in metrics)}
-        asked = Measures.of({**measures, **chosen}, suggestion="see pags.Measures")
+        asked = Measures.of({**dict(measures or {}), **changes, **chosen}, suggestion="see pags.Measures")
         asked.check()
         size = size or (data.shape[1], data.shape[2])
         check_size(size)
@@ -158,7 +160,7 @@ class EvaluationSet:
             )
         one = resized(self.data.take(slice(0, 1)).images, self.size)
         for each in (self.denoiser, self.second):
-            if each is not None:
+            if each is not None and ALL in self.kinds:
                 score_of(each, one, self.measures.sigma)
 
     def __len__(self) -> int:
@@ -178,9 +180,19 @@ class EvaluationSet:
         """For each image the place of another, for shuffled pairs."""
         return derangement(len(self), generator(self.measures.seed, "shuffled"))
 
-    def kind(self, target_kind: str) -> str:
-        """The kind of score that a target is compared with: that of all where no class is known."""
-        return target_kind if self.conditional else ALL
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of score that there are."""
+        if self.denoiser is None:
+            return ()
+        whole = (ALL,) if knows_all(self.denoiser) or not self.conditional else ()
+        return whole + ((PREDICTED, TRUE) if self.conditional else ())
+
+    def kind(self, target_kind: str) -> str | None:
+        """The kind of score that a target is compared with: that of all classes where none is known; None
+        where there is no such score."""
+        wanted = target_kind if self.conditional else ALL
+        return wanted if wanted in self.kinds else None
 
     def score_at(self, places: Tensor, classes: Labels | None, *, second: bool = False) -> Any:
         """The score at some images' places, (m, c, *size): of all classes, or of a class of each.
@@ -249,11 +261,10 @@ class EvaluationSet:
         """For each metric, the score of all classes and (where there is one) of the true ones."""
         denoiser = self.denoiser
         assert denoiser is not None
-        kinds = (False, True) if self.conditional else (False,)
         return {
             (metric.name, conditional): metric.reference(self._whole_score(denoiser, conditional))
             for metric in self.metrics
-            for conditional in kinds
+            for conditional in {kind != ALL for kind in self.kinds}
         }
 
     def _piece(self) -> int:
@@ -298,13 +309,6 @@ class Part:
         return self.whole.keep(tangent_spaces, estimator=tangent, images=self.small)["basis"].to(
             self.data.images
         )
-
-
-def knows_classes(denoiser: Denoiser) -> bool:
-    """Whether it says so: by `classes` above 0, or by `labels` that are there; yes where it has neither."""
-    if hasattr(denoiser, "classes"):
-        return bool(denoiser.classes)
-    return getattr(denoiser, "labels", True) is not None
 
 
 def _image_set(images: Images, labels: Labels | None) -> ImageSet:

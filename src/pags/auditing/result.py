@@ -1,7 +1,7 @@
-"""What an audit found: a number an image for every quantity, means with intervals, and comparisons."""
+"""What an audit found: one number per image for every quantity, means with intervals, and comparisons."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from pags.errors import UsageError
 from pags.measure.regimes import EXCESSIVE, TOLERANCE, regime
 from pags.measure.statistics import Interval, interval, mean_intervals, paired_differences
+from pags.records import IntervalRecord, ModelRecord, Record, RegimeRecord
 from pags.seeds import generator
-from pags.store import Record
+
+Columns = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Audit:
     """The measures of one classifier on one set of images; made by `pags.audit`.
 
     Args:
-        columns: quantities by name, (n,) each, in the order of the images. Names are those of docs/audit.md.
+        columns: quantities by name, (n,) each, in the order of the images. Names are those of `pags.records`.
         panels: pictures of the images that are best and worst aligned, for the gallery of a report.
         settings: plain data: what was asked for, what each target was compared with, what was left out.
     """
@@ -29,68 +31,98 @@ class Audit:
     panels: dict[str, Tensor]
     settings: Record
 
-    def summary(self, *, resamples: int = 2000, best: Interval | None = None) -> Record:
-        """Means and ratios with 95 % bootstrap intervals over images, and the regime by the written rule.
+    def summary(
+        self, *, name: str = "classifier", about: Record | None = None, resamples: int = 2000,
+        best: Interval | None = None,
+    ) -> ModelRecord:  # fmt: skip
+        """Means and ratios with 95 % intervals over images, and the regime by the written rule.
 
         Args:
+            name: what the classifier is called.
+            about: plain data about it.
             resamples: of the bootstrap.
             best: accuracy of the most accurate model of a reference sweep on these data; None where there is
                 none, and then how much accuracy robustness has cost is unknown, and said to be.
-
-        Returns:
-            Plain data; a quantity that no image has is None.
         """
-        seed = self.settings["seed"]
-        found = mean_intervals(self.columns, draws=generator(seed, "means"), resamples=resamples)
-        apart = {name: plain(value) for name, value in self._above_shuffled(resamples).items()}
-        ratios = {name: plain(value) for name, value in self.ratios(resamples=resamples).items()}
-        means = {name: plain(value) for name, value in found.items()}
-        return {
-            "settings": self.settings,
-            "means": means,
-            "ratios": ratios,
-            "above_shuffled": apart,
-            "regime": self._regime(found["correct"], best, resamples),
-        }
+        lost = None
+        if best is not None:
+            draws = generator(self.settings["seed"], "means")
+            accuracy = mean_intervals({"correct": self.columns["correct"]}, draws=draws, resamples=resamples)
+            lost = unpaired_difference(best, accuracy["correct"])
+        return model_record(name, about or {}, self.settings, [self.columns], lost=lost, resamples=resamples)
 
-    def ratios(self, *, resamples: int = 2000) -> dict[str, Interval]:
-        """off/on at each norm, and rho1 of Definition 1, as ratios of means."""
-        return {
-            name: _ratio(self.columns[above], self.columns[below], self.settings["seed"], resamples)
-            for name, (above, below) in self._pairs().items()
-        }
 
-    def _pairs(self) -> dict[str, tuple[str, str]]:
-        """The columns of which ratios are formed."""
-        if "squared change" not in self.columns:
-            return {}
-        norms = {f"off/on {n:g}": (f"off {n:g}", f"on {n:g}") for n in self.settings["norms"]}
-        return norms | {"rho1": ("squared change off", "squared change")}
+def model_record(
+    name: str,
+    about: Record,
+    settings: Record,
+    runs: Sequence[Columns],
+    *,
+    lost: Interval | None,
+    resamples: int = 2000,
+) -> ModelRecord:
+    """One model's record, from its columns for every seed.
 
-    def _above_shuffled(self, resamples: int) -> dict[str, Interval]:
-        """How much more a vector is like the score of its own image than like that of another."""
-        first = {n: v for n, v in self.columns.items() if f"shuffled {n}" in self.columns}
-        if not first:
-            return {}
-        second = {name: self.columns[f"shuffled {name}"] for name in first}
-        draws = generator(self.settings["seed"], "means")
-        return paired_differences(first, second, draws=draws, resamples=resamples)
+    Args:
+        name: what the model is called.
+        about: plain data about it.
+        settings: of the audit.
+        runs: columns of each seed, of the same images.
+        lost: accuracy below the reference, in [-1, 1]; None where there is no reference.
+        resamples: of the bootstrap.
+    """
+    seed = settings["seed"]
+    means = mean_intervals(runs, draws=generator(seed, "means"), resamples=resamples)
+    apart = [
+        {n: v - run[f"shuffled {n}"] for n, v in run.items() if f"shuffled {n}" in run} for run in runs
+    ]
+    above = mean_intervals(apart, draws=generator(seed, "means"), resamples=resamples) if apart[0] else {}
+    ratios = {
+        ratio: ratio_of_means(runs, *pair, seed=seed, resamples=resamples)
+        for ratio, pair in ratio_columns(settings, runs[0]).items()
+    }
+    return {
+        "name": name,
+        "about": about,
+        "settings": settings,
+        "means": {quantity: plain(value) for quantity, value in means.items()},
+        "ratios": {ratio: plain(value) for ratio, value in ratios.items()},
+        "above_shuffled": {quantity: plain(value) for quantity, value in above.items()},
+        "regime": _regime(settings, ratios, lost),
+        "runs": [{quantity: _mean(run[quantity]) for quantity in run} for run in runs],
+    }
 
-    def _regime(self, accuracy: Interval, best: Interval | None, resamples: int) -> Record:
-        name = f"off/on {self.settings['norm']:g}"
-        pair = self._pairs().get(name)
-        if pair is None:
-            return {"name": None, "accuracy_lost": None, "rule": "no tangent spaces, so no regime"}
-        off_over_on = _ratio(self.columns[pair[0]], self.columns[pair[1]], self.settings["seed"], resamples)
-        rule = f"by {name}, and at most {TOLERANCE:g} of accuracy lost"
-        if not math.isfinite(off_over_on.estimate + off_over_on.low + off_over_on.high):
-            return {"name": None, "accuracy_lost": None, "rule": f"{name} is no number"}
-        if best is None:
-            unknown = "; how much accuracy was lost is unknown without a reference sweep"
-            found = regime(off_over_on, Interval(0.0, 0.0, 0.0))
-            return {"name": f"{found} or {EXCESSIVE}", "accuracy_lost": None, "rule": rule + unknown}
-        lost = unpaired_difference(best, accuracy)
-        return {"name": regime(off_over_on, lost), "accuracy_lost": lost.to_record(), "rule": rule}
+
+def ratio_columns(settings: Record, columns: Columns) -> dict[str, tuple[str, str]]:
+    """The columns of which ratios are formed: off/on at each norm, and rho1 of Definition 1."""
+    if "squared change" not in columns:
+        return {}
+    norms = {f"off/on {n:g}": (f"off {n:g}", f"on {n:g}") for n in settings["norms"]}
+    return norms | {"rho1": ("squared change off", "squared change")}
+
+
+def ratio_of_means(
+    runs: Sequence[Columns], above: str, below: str, *, seed: int, resamples: int = 2000
+) -> Interval:
+    """The ratio of two columns' means with its interval."""
+    tables = [torch.stack([run[above], run[below]], 1).cpu() for run in runs]
+    draws = generator(seed, "ratio")
+    return interval(lambda means: means[:, 0] / means[:, 1], tables, draws=draws, resamples=resamples)
+
+
+def _regime(settings: Record, ratios: Mapping[str, Interval], lost: Interval | None) -> RegimeRecord:
+    """The regime by the written rule; without a reference, only whether the model is off-manifold robust."""
+    name = f"off/on {settings['norm']:g}"
+    if name not in ratios:
+        return {"name": None, "accuracy_lost": None, "rule": "no tangent spaces, so no regime"}
+    rule = f"by {name}, and at most {TOLERANCE:g} of accuracy lost"
+    if not all(map(math.isfinite, (ratios[name].estimate, ratios[name].low, ratios[name].high))):
+        return {"name": None, "accuracy_lost": None, "rule": f"{name} is no number"}
+    if lost is None:
+        unknown = "; how much accuracy was lost is unknown without a reference sweep"
+        found = regime(ratios[name], Interval(0.0, 0.0, 0.0))
+        return {"name": f"{found} or {EXCESSIVE}", "accuracy_lost": None, "rule": rule + unknown}
+    return {"name": regime(ratios[name], lost), "accuracy_lost": plain(lost), "rule": rule}
 
 
 def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:
@@ -117,15 +149,18 @@ def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:
 
 def _pair(first: str, second: str, audits: Mapping[str, Audit], resamples: int) -> Record:
     a, b = audits[first], audits[second]
-    draws = generator(a.settings["seed"], "compare")
-    found = paired_differences(a.columns, b.columns, draws=draws, resamples=resamples)
-    for name, (above, below) in a._pairs().items():
-        if b._pairs().get(name) == (above, below):
+    seed = a.settings["seed"]
+    found = paired_differences(
+        a.columns, b.columns, draws=generator(seed, "compare"), resamples=resamples
+    )
+    theirs = ratio_columns(b.settings, b.columns)
+    for name, (above, below) in ratio_columns(a.settings, a.columns).items():
+        if theirs.get(name) == (above, below):
             columns = [a.columns[above], a.columns[below], b.columns[above], b.columns[below]]
             found[name] = interval(
                 lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3],
                 torch.stack(columns, 1).double(),
-                draws=generator(a.settings["seed"], "compare"),
+                draws=generator(seed, "compare"),
                 resamples=resamples,
             )
     differences = {name: plain(value) for name, value in found.items()}
@@ -140,13 +175,13 @@ def unpaired_difference(first: Interval, second: Interval) -> Interval:
     return Interval(apart, apart - down, apart + up)
 
 
-def plain(value: Interval) -> Record | None:
+def plain(value: Interval) -> IntervalRecord | None:
     """As plain data; None where it is not finite, for JSON knows no NaN."""
     whole = all(math.isfinite(v) for v in (value.estimate, value.low, value.high))
-    return value.to_record() if whole else None
+    return value.to_record() if whole else None  # type: ignore[return-value]
 
 
-def _ratio(above: Tensor, below: Tensor, seed: int, resamples: int) -> Interval:
-    table = torch.stack([above, below], 1)
-    draws = generator(seed, "ratio")
-    return interval(lambda means: means[:, 0] / means[:, 1], table, draws=draws, resamples=resamples)
+def _mean(column: Tensor) -> float | None:
+    """The mean over the images on which the quantity is defined; None where it is on none."""
+    found = float(column.nanmean())
+    return None if math.isnan(found) else found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pags.arrays import Images, Labels
 from pags.auditing.columns import KINDS, measured, pictures
-from pags.auditing.evaluation import Columns, EvaluationSet
+from pags.auditing.evaluation import ALL, Columns, EvaluationSet
 from pags.auditing.measures import Measures
 from pags.auditing.result import Audit
 from pags.data.imageset import ImageSet
@@ -63,7 +63,8 @@ def ranked_by(measures: Measures, columns: Columns) -> str:
 def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
     """What was measured, what each target was compared with, and what could not be measured."""
     measures = evaluation.measures
-    compared = {t: evaluation.kind(KINDS[t]) for t in measures.targets} if evaluation.denoiser else {}
+    kinds = {target: evaluation.kind(KINDS[target]) for target in measures.targets}
+    compared = {target: kind for target, kind in kinds.items() if kind is not None}
     return measures.model_dump(mode="json") | {
         "metrics": [metric.name for metric in evaluation.metrics],
         "n": len(evaluation),
@@ -97,6 +98,8 @@ def _missing(evaluation: EvaluationSet, control: bool) -> list[str]:
         missing.append("the ceiling of the similarities: no second estimate of the score was given")
     if evaluation.denoiser is not None and not evaluation.conditional:
         missing.append("the score of a class: the denoiser knows no classes, so that of all is used")
+    if evaluation.kinds and ALL not in evaluation.kinds:
+        missing.append("the score of all classes: the denoiser knows single classes alone")
     if not control:
         missing.append("the random-feature control: no untrained network was given")
     return missing

@@ -1,89 +1,196 @@
-"""Where the jobs of an experiment run: one after another in this process, or spread over Ray workers.
+"""Where the tasks of an experiment run: in this process, in worker processes, or spread over Ray.
 
-A job asks the store before it works, so the engines differ in time alone: whatever one leaves unfinished, the
-other continues.
+A task is plain data, and asks the store before it works, so the engines differ in time alone: whatever one
+leaves unfinished, the other continues.
 """
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from queue import Empty
+from typing import Any, Protocol
+
+import torch
 
 from pags.errors import PagsError, UsageError
-from pags.training.fit import Report
 
-S = TypeVar("S")
-
+Report = Callable[[float], None]
+"""Called with the fraction completed."""
 Progress = Callable[[str, float], None]
-"""Told what is being done and which share of the whole is finished."""
+"""Called with what is being done and the fraction of the whole that is completed."""
 
-ENGINES = ("inline", "ray")
+ENGINES = ("inline", "local", "ray")
 
 
 @dataclass(frozen=True)
-class Job(Generic[S]):
+class Task:
     """A part of the work.
 
     Args:
         name: what it does, for people.
-        cost: roughly how long it takes, in any unit that all jobs share.
-        run: does it, with the state of its process (as a rule `Stages`), and tells the share that is done.
-        shared: whether later jobs need its result, so that it is done before they are spread.
+        cost: roughly how long it takes, in any unit that all tasks share.
+        what: plain data that the state of a process understands.
+        shared: whether later tasks need its result, so that it is done before they are spread.
     """
 
     name: str
     cost: float
-    run: Callable[[S, Report], object]
+    what: tuple[Any, ...]
     shared: bool = False
 
 
-def run_jobs(
-    jobs: Sequence[Job[S]],
-    make: Callable[[], S],
+class State(Protocol):
+    """What the tasks of a process share, as a rule an `Experiment`."""
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        """Do one task."""
+        ...
+
+
+Make = Callable[[], State]
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    make: Make,
     *,
     engine: str = "inline",
+    workers: int | None = None,
     device: str = "cpu",
     progress: Progress = lambda what, share: None,
 ) -> None:
-    """Do all jobs.
+    """Do all tasks.
 
     Args:
-        jobs: in an order in which each finds what it needs.
-        make: makes the state that a process's jobs share.
-        engine: "inline" or "ray", which starts workers on this machine or uses the cluster that
-            `RAY_ADDRESS` names; the store's folder must then be one that all machines see.
+        tasks: in an order in which each finds what it needs.
+        make: makes the state of a process; for "local" and "ray" it goes to other processes.
+        engine: "inline"; "local", worker processes with one thread each on this machine (a script that asks
+            for them does so under `if __name__ == "__main__"`); or "ray", on this machine or on the cluster
+            that `RAY_ADDRESS` names, whose machines must all see the store's folder.
+        workers: processes of "local"; None: as many as there are cores, on a GPU one.
         device: "cuda" gives each Ray worker an accelerator of its own.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         UsageError: an unknown engine, or Ray is not installed.
-        PagsError: what a job raised, or a worker was lost; finished work is kept.
+        PagsError: what a task raised, or a worker was lost; finished work is kept.
     """
     if engine not in ENGINES:
         raise UsageError(f"an engine among {', '.join(ENGINES)}", got=repr(engine), suggestion="inline")
-    alone = [job for job in jobs if job.shared or engine == "inline"]
-    spread = [job for job in jobs if not (job.shared or engine == "inline")]
-    if spread:
+    count = workers or (1 if device == "cuda" else os.cpu_count() or 1)
+    if engine == "local" and count == 1:
+        engine = "inline"
+    alone = [task for task in tasks if task.shared or engine == "inline"]
+    spread = [task for task in tasks if not (task.shared or engine == "inline")]
+    if engine == "ray" and spread:
         _ray()  # what is missing is said before any work
-    total, done = sum(job.cost for job in jobs) or 1.0, 0.0
-    state = make()
-    for job in alone:
-        progress(job.name, done / total)
-        job.run(state, _part(progress, job, done, total))
-        done += job.cost
-    for job in _on_ray(spread, make, device) if spread else ():
-        done += job.cost
-        progress(f"done: {job.name}", done / total)
+    total, done = sum(task.cost for task in tasks) or 1.0, 0.0
+    state = make() if alone else None
+    for task in alone:
+        assert state is not None
+        progress(task.name, done / total)
+        state.do(task.what, _part(progress, task, done, total))
+        done += task.cost
+    if not spread:
+        return
+    if engine == "local":
+        _in_processes(spread, make, min(count, len(spread)), done, total, progress)
+        return
+    for task in _on_ray(spread, make, device):
+        done += task.cost
+        progress(f"done: {task.name}", done / total)
 
 
-def _part(progress: Progress, job: Job[S], done: float, total: float) -> Report:
-    """Progress of one job as progress of the whole."""
-    return lambda share: progress(job.name, (done + share * job.cost) / total)
+def _part(progress: Progress, task: Task, done: float, total: float) -> Report:
+    """Progress of one task as progress of the whole."""
+    return lambda share: progress(task.name, (done + share * task.cost) / total)
 
 
-def _on_ray(jobs: Sequence[Job[S]], make: Callable[[], S], device: str) -> Iterator[Job[S]]:
-    """The jobs, each when it is done by one of as many workers as there are processors."""
+def costly_first(tasks: Sequence[Task]) -> list[Task]:
+    """The order in which workers begin tasks, so that no long one is left for the end."""
+    return sorted(tasks, key=lambda task: -task.cost)
+
+
+# Worker processes ----------------------------------------------------------------------------------------
+
+_state: State | None = None  # of a worker process, which serves one experiment
+_told: Any = None
+
+
+def _begin(make: Make, told: Any) -> None:
+    global _state, _told
+    torch.set_num_threads(1)  # two processes with two threads each wait for each other
+    _state, _told = make(), told
+
+
+def _do(place: int, what: tuple[Any, ...]) -> None:
+    assert _state is not None
+    _state.do(what, lambda share: _told.put((place, share)))
+
+
+def _in_processes(
+    tasks: Sequence[Task], make: Make, count: int, done: float, total: float, progress: Progress
+) -> None:
+    """The tasks, each in one of a few processes with one thread each."""
+    context = multiprocessing.get_context("spawn")
+    told, shares = context.Queue(), dict[int, float]()
+    order = costly_first(tasks)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(make, told))
+    try:
+        running: dict[Future[None], int] = {pool.submit(_do, p, t.what): p for p, t in enumerate(order)}
+        while running:
+            finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            last = _heard(told, shares)
+            for future in finished:
+                last = running.pop(future)
+                _result(future, order[last])
+                shares[last] = 1.0
+            if last is not None:
+                spent = sum(order[place].cost * share for place, share in shares.items())
+                progress(order[last].name, (done + spent) / total)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            if process.name.startswith("SpawnProcess"):
+                process.terminate() if running else None
+        told.close()
+
+
+def _heard(told: Any, shares: dict[int, float]) -> int | None:
+    """Take in what the workers said, and give the place of the last one heard."""
+    last = None
+    while True:
+        try:
+            last, share = told.get_nowait()
+        except Empty:
+            return last
+        shares[last] = max(share, shares.get(last, 0.0))
+
+
+def _result(future: "Future[None]", task: Task) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool as error:
+        raise _lost(task, error) from error
+
+
+def _lost(task: Task, error: Exception) -> PagsError:
+    return PagsError(
+        f"a worker to finish {task.name!r}",
+        got=f"{type(error).__name__}, the worker is gone",
+        suggestion="running again (finished work is kept), with fewer workers where memory ran out",
+    )
+
+
+# Ray -----------------------------------------------------------------------------------------------------
+
+
+def _on_ray(tasks: Sequence[Task], make: Make, device: str) -> Iterator[Task]:
+    """The tasks, each when it is done by one of as many workers as there are processors."""
     ray = _ray()
     own = not ray.is_initialized()
     if own:
@@ -93,9 +200,9 @@ def _on_ray(jobs: Sequence[Job[S]], make: Callable[[], S], device: str) -> Itera
         need = {"num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
         slots = int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1))
         worker = ray.remote(**need)(_Worker)
-        workers = [worker.remote(make) for _ in range(max(1, min(slots, len(jobs))))]
+        workers = [worker.remote(make) for _ in range(max(1, min(slots, len(tasks))))]
         try:
-            yield from _spread(ray, workers, jobs)
+            yield from _spread(ray, workers, tasks)
         finally:
             for one in workers:  # else they hold the processors of a cluster that is not ours
                 ray.kill(one)
@@ -104,13 +211,13 @@ def _on_ray(jobs: Sequence[Job[S]], make: Callable[[], S], device: str) -> Itera
             ray.shutdown()
 
 
-def _spread(ray: Any, workers: Sequence[Any], jobs: Sequence[Job[S]]) -> Iterator[Job[S]]:
-    """The most costly jobs first, each to the worker that is free."""
-    waiting = sorted(jobs, key=lambda job: -job.cost)
-    running = {w.do.remote(waiting.pop(0)): (w, job) for w, job in zip(workers, list(waiting), strict=False)}
+def _spread(ray: Any, workers: Sequence[Any], tasks: Sequence[Task]) -> Iterator[Task]:
+    """The most costly tasks first, each to the worker that is free."""
+    waiting = costly_first(tasks)
+    running = {w.do.remote(waiting.pop(0).what): (w, t) for w, t in zip(workers, list(waiting), strict=False)}
     while running:
         (finished,), _ = ray.wait(list(running), num_returns=1)
-        worker, job = running.pop(finished)
+        worker, task = running.pop(finished)
         try:
             ray.get(finished)
         except ray.exceptions.RayTaskError as error:
@@ -118,30 +225,26 @@ def _spread(ray: Any, workers: Sequence[Any], jobs: Sequence[Job[S]]) -> Iterato
                 raise error.cause from error
             raise
         except ray.exceptions.RayError as error:
-            raise PagsError(
-                f"a worker to finish {job.name!r}",
-                got=f"{type(error).__name__}, the worker is gone",
-                suggestion="running again (finished work is kept), with fewer workers where memory ran out",
-            ) from error
+            raise _lost(task, error) from error
         if waiting:
             following = waiting.pop(0)
-            running[worker.do.remote(following)] = (worker, following)
-        yield job
+            running[worker.do.remote(following.what)] = (worker, following)
+        yield task
 
 
 class _Worker:
     """One process of the cluster with its state."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Make) -> None:
         self.make = make
 
     @cached_property
-    def state(self) -> Any:
-        """Made by the first job, whose error then says why it cannot be made."""
+    def state(self) -> State:
+        """Made by the first task, whose error then says why it cannot be made."""
         return self.make()
 
-    def do(self, job: Job[Any]) -> None:
-        job.run(self.state, lambda share: None)
+    def do(self, what: tuple[Any, ...]) -> None:
+        self.state.do(what, lambda share: None)
 
 
 def _ray() -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
@@ -30,6 +30,7 @@ from pags.generate import (
 from pags.measure.lpips import LPIPS
 from pags.measure.restoration import named_as, perceptual_distance, psnr
 from pags.seeds import generator
+from pags.settings import Settings
 
 Task = Literal["synthesis-from-noise", "synthesis-from-class", "denoising", "in-painting", "super-resolution"]
 TASKS: tuple[Task, ...] = (
@@ -39,10 +40,8 @@ TASKS: tuple[Task, ...] = (
 Columns = dict[str, PerImage]
 
 
-class GenerateSettings(BaseModel):
+class GenerateSettings(Settings):
     """The problems that are set, the same for every model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = TASKS
     images: Annotated[int, Field(ge=2)] = 64
@@ -58,8 +57,6 @@ class GenerateSettings(BaseModel):
     """Side of the square hole to be filled, as a share of the image's sides."""
     factor: Annotated[int, Field(ge=2)] = 2
     """How many times larger the small images are to become."""
-    seed: int = 0
-    resamples: PositiveInt = 2000
     batch_size: PositiveInt = 256
 
 
@@ -75,7 +72,7 @@ class Problems:
     small: Float[Tensor, "n c low narrow"]
 
 
-def set_problems(data: DataSet, settings: GenerateSettings) -> Problems:
+def set_problems(data: DataSet, settings: GenerateSettings, seed: int) -> Problems:
     """The problems of these settings.
 
     Raises:
@@ -90,9 +87,9 @@ def set_problems(data: DataSet, settings: GenerateSettings) -> Problems:
         )
 
     def draws(what: str) -> torch.Generator:
-        return generator(settings.seed, "generate", what)
+        return generator(seed, "generate", what)
 
-    some = data.test.sample(settings.images, settings.seed)
+    some = data.test.sample(settings.images, seed)
     originals, labels = some.images, some.labels
     targets = torch.arange(len(some), device=labels.device) % len(some.classes)
     masks = _holes(len(some), height, width, settings.hole, draws("holes")).to(labels.device)

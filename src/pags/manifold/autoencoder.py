@@ -1,6 +1,8 @@
 """Convolutional autoencoders, whose decoder's image is the estimated data manifold (section 4, B.6)."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn.functional import mse_loss
 from pags.arrays import Images, PerImage
 from pags.data.batches import Batch
 from pags.errors import UsageError
+from pags.store import read_safetensors
 
 
 class Autoencoder(nn.Module):
@@ -63,6 +66,34 @@ class Reconstruction:
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
         return mse_loss(model(batch.images), batch.images, reduction="none").flatten(1).sum(1)
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """An autoencoder from a file of ours, in evaluation mode; its build is read off the weights (of square
+    images).
+
+    Raises:
+        PagsError: the file cannot be read.
+        UsageError: it holds something else.
+    """
+    tensors, _ = read_safetensors(path)
+    try:
+        latent, size = tensors[
+            max(n for n in tensors if n.startswith("encoder.") and tensors[n].ndim == 2)
+        ].shape
+        filters = [v for n, v in tensors.items() if n.startswith("encoder.") and v.ndim == 4]
+        widths = sorted(len(v) for v in filters)
+        channels = min(v.shape[1] for v in filters)
+        side = math.isqrt(size // widths[-1]) * 2 ** len(widths)
+        network = Autoencoder((channels, side, side), latent, widths)
+        network.load_state_dict(tensors)
+    except (ValueError, KeyError, IndexError, RuntimeError) as error:
+        raise UsageError(
+            "an autoencoder that pags has trained, of square images",
+            got=f"{path} ({len(tensors)} tensors of another build)",
+            suggestion="a file of the folder autoencoders/, or no --autoencoder",
+        ) from error
+    return network.eval()
 
 
 def _halve(inside: int, outside: int) -> nn.Module:

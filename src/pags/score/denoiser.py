@@ -38,3 +38,16 @@ def score_of(denoiser: Denoiser, images: Images, sigma: float, labels: Labels | 
     # with respect to x is twice that with respect to x': hence the 4 in our coordinates, in this one place.
     with torch.no_grad():
         return 4 * (denoiser(images, sigma, labels) - images) / sigma**2
+
+
+def knows_classes(denoiser: Denoiser) -> bool:
+    """Whether it gives the score of a class: it says so by `classes` above 0, or by `labels` that are there;
+    yes where it has neither."""
+    if hasattr(denoiser, "classes"):
+        return bool(denoiser.classes)
+    return getattr(denoiser, "labels", True) is not None
+
+
+def knows_all(denoiser: Denoiser) -> bool:
+    """Whether it gives the score of all classes: unless it says `unconditional = False`."""
+    return bool(getattr(denoiser, "unconditional", True))

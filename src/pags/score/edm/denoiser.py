@@ -35,6 +35,12 @@ class EDMDenoiser(nn.Module):
         """Number of classes; 0 for an unconditional network."""
         return self.net.label_dim
 
+    @property
+    def unconditional(self) -> bool:
+        """Whether it gives the score of all classes: a conditional network does where it was trained without
+        some of the labels."""
+        return not self.classes or getattr(self.net.model, "label_dropout", 0.0) > 0
+
     def forward(self, images: Images, sigma: float | PerImage, labels: Labels | None = None) -> Images:
         """The denoised images.
 

@@ -1,0 +1,176 @@
+"""One way to a classifier: trained here and kept, loaded from what a user names, or untrained."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import nn
+
+from pags.classifiers.about import describe
+from pags.classifiers.build import build_classifier
+from pags.classifiers.check import check_classifier
+from pags.classifiers.identity import identity as identity_of
+from pags.classifiers.load import load_classifier
+from pags.data.imageset import ImageSet
+from pags.errors import UsageError
+from pags.experiments.cache import Cache, Lazy, Made, Work, network
+from pags.records import Record
+from pags.seeds import derive, seeded_construction
+from pags.settings import Settings
+from pags.training.fit import Plan
+from pags.training.objectives import Objective, make_objective
+from pags.training.recipes import scaled_rate
+
+STANDARD, UNTRAINED = "standard", "untrained"
+"""The network without robustness, the same for every objective; and the control: its initial weights."""
+
+
+class Training(Settings):
+    """How a classifier is trained: with the images, all that its weights are a function of."""
+
+    architecture: str = "small-resnet"
+    activation: str = "relu"
+    objective: str = "cross-entropy"
+    strength: NonNegativeFloat = 0.0
+    preset: Literal["ours", "paper", "release"] = "ours"
+    """Which reading of the paper the objectives follow (docs/choices.md)."""
+    attack_steps: PositiveInt = 10
+    relative_step: PositiveFloat = 2.5
+    """Length of all steps of the attack together, in radii."""
+    radii: tuple[PositiveFloat, ...] = ()
+    """From which each batch of adversarial training draws its epsilon, if there are any."""
+    smoothness_sigma: PositiveFloat = 0.1
+    plan: Plan = Plan(epochs=15, learning_rate=0.1)
+    scale_rate: bool = False
+    """Whether strong penalties lower the learning rate, as in B.2."""
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
+    channels_last: bool = True
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the weights depend on: at strength 0 no objective's options, which nothing reads."""
+        if self.strength > 0:
+            return self.model_dump(mode="json")
+        objective = {"objective", "strength", "preset", "attack_steps", "relative_step", "radii"}
+        unread = objective | {"smoothness_sigma", "scale_rate"}
+        return {"objective": "cross-entropy", **self.model_dump(mode="json", exclude=unread)}
+
+    @property
+    def name(self) -> str:
+        """As it is called in records."""
+        return f"{self.objective} {self.strength:g}" if self.strength else STANDARD
+
+    def make_objective(self) -> Objective:
+        """What is minimised."""
+        return make_objective(
+            self.objective, self.strength, attack_steps=self.attack_steps, relative_step=self.relative_step,
+            radii=self.radii, smoothness_sigma=self.smoothness_sigma, preset=self.preset,
+        )  # fmt: skip
+
+    def rated_plan(self) -> Plan:
+        """The plan with its learning rate, lowered for a strong penalty where settings say so."""
+        if not self.scale_rate or not self.strength:
+            return self.plan
+        rate = scaled_rate(self.plan.learning_rate, self.objective, self.strength, preset=self.preset)
+        return self.plan.model_copy(update={"learning_rate": rate})
+
+    def repeated(self, repeat: int) -> "Training":
+        """The same with the seed of a repeat; the first has the seed itself."""
+        return self if repeat == 0 else self.with_(seed=derive(self.seed, "repeat", repeat))
+
+
+def blank_classifier(train: ImageSet, training: Training) -> nn.Module:
+    """The classifier with its first weights."""
+    mean, std = train.statistics()
+    channels, height, width = train.shape
+    with seeded_construction(training.seed, "classifier"):
+        return build_classifier(
+            training.architecture, channels, len(train.classes), activation=training.activation,
+            mean=mean, std=std, size=(height, width),
+        )  # fmt: skip
+
+
+def file_label(train: ImageSet, training: Training) -> str:
+    """The start of its file's name: data, objective and strength."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{train.name}-{training.name}").strip("-.")
+
+
+@network("classifiers", blank_classifier, revision=2, label=file_label)
+def classifier(train: ImageSet, training: Training, *, work: Work) -> nn.Module:
+    """The classifier that a training gives."""
+    model = blank_classifier(train, training)
+    work.facts.setdefault("classes", list(train.classes))
+    return work.train(
+        model, training.make_objective(), train, training.rated_plan(), seed=training.seed,
+        precision=training.precision, channels_last=training.channels_last, compile=training.compile,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier that is measured.
+
+    Args:
+        name: as it is called in records.
+        network: the classifier, made or loaded when it is first used.
+        about: plain data for records.
+        control: the same network untrained, or None.
+    """
+
+    name: str
+    network: Made[nn.Module] | Lazy[nn.Module]
+    about: Record
+    control: Lazy[nn.Module] | None = None
+
+
+def trained(cache: Cache, train: ImageSet, training: Training) -> Subject:
+    """A classifier that is trained here, unless it is kept already."""
+    made = cache.made(classifier, train=train, training=training)
+    return Subject(training.name, made, {"training": training.identity})
+
+
+def untrained_control(cache: Cache, train: ImageSet, training: Training) -> Subject:
+    """The network of a training with its initial weights."""
+
+    def build() -> nn.Module:
+        return blank_classifier(train, training).to(cache.device).eval()
+
+    about = {"untrained": training.architecture, "activation": training.activation, "seed": training.seed}
+    identity: Mapping[str, Any] = about | {"shape": list(train.shape), "statistics": train.statistics()}
+    return Subject(UNTRAINED, Lazy(identity, build), dict(about))
+
+
+def loaded(
+    spec: str, data: ImageSet, *, device: str, name: str | None = None, architecture: str | None = None,
+    classes: int | None = None,
+) -> Subject:  # fmt: skip
+    """A classifier that a user names, tried on two of the images; it counts by what it does.
+
+    Raises:
+        UsageError: the spec makes no sense, or the classifier has other classes than the data.
+        PagsError: the file, the library or the code does not give such a classifier.
+    """
+    model = load_classifier(
+        spec, architecture=architecture, classes=classes or len(data.classes), channels=data.shape[0]
+    )
+    return Subject(name or spec, *named(model, data, device=device))
+
+
+def named(model: nn.Module, data: ImageSet, *, device: str) -> tuple[Lazy[nn.Module], Record]:
+    """A classifier at hand with its identity, and what is to be said about it."""
+    check_classifier(model, data.take(slice(0, 2)).images.cpu(), len(data.classes))
+    about = describe(model)
+    known = identity_of(model, data.shape, len(data.classes))
+    moved = model.to(device)
+    return Lazy(known, lambda: moved), about
+
+
+def unique_names(specs: list[str]) -> list[str]:
+    """A name for each spec, numbered where one occurs twice."""
+    if not specs:
+        raise UsageError("a model or more", got="none", suggestion="pags audit model.safetensors")
+    return [s if specs.count(s) == 1 else f"{s} ({place + 1})" for place, s in enumerate(specs)]

@@ -1,0 +1,260 @@
+"""The sweeps of an experiment: models trained at rising strengths, all measured on one evaluation set.
+
+Everything that figures and report need ends up in two artefacts, `records/sweep.json` and
+`records/gallery.safetensors`; both are functions of the settings alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pags.arrays import project
+from pags.auditing import EvaluationSet
+from pags.auditing.columns import measured, pictures
+from pags.auditing.result import model_record
+from pags.auditing.run import settings_of
+from pags.data.imageset import DataSet, ImageSet
+from pags.data.sources import load
+from pags.experiments.cache import Cache, Columns, Report, columns
+from pags.experiments.classifiers import STANDARD, UNTRAINED, Subject, Training, trained, untrained_control
+from pags.experiments.engines import Progress, Task, run_tasks
+from pags.experiments.estimators import Estimators
+from pags.experiments.settings import ExperimentSettings, Sweep
+from pags.measure.statistics import Interval, mean_intervals
+from pags.records import ModelRecord, Record, SweepLine, SweepRecord
+from pags.seeds import generator
+from pags.store import Store, fingerprint
+from pags.training.objectives import objective_entry
+
+RECORD, GALLERY = "records/sweep.json", "records/gallery.safetensors"
+REVISION = 1
+"""Raised by whoever changes what the records hold."""
+DIRECTIONS = 3
+"""Random directions of each image in the gallery."""
+SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Noise levels, in EDM's unit, at which the score's share in the tangent space is taken."""
+
+
+@columns("measures", revision=2)
+def measures(model: Any, evaluation: EvaluationSet, control: Any = None) -> Columns:
+    """Everything that is measured of one classifier, one number per image."""
+    return measured(model, evaluation, control=control)
+
+
+@dataclass
+class Experiment:
+    """Images, estimators, evaluation set and models; each computed when first asked for, and kept.
+
+    Args:
+        settings: the settings.
+        store: where artefacts and records go.
+    """
+
+    settings: ExperimentSettings
+    store: Store
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Where networks and columns are kept."""
+        return Cache(self.store, self.settings.device)
+
+    @cached_property
+    def data(self) -> DataSet:
+        """Training images, and the images that are measured, on the experiment's device."""
+        asked = self.settings
+        whole = load(asked.data, folder=asked.data_folder)
+        train, test = (
+            part.sample(count, asked.seed) if count and count < len(part) else part
+            for part, count in ((whole.train, asked.train_images), (whole.test, asked.images))
+        )
+        return DataSet(train.to(asked.device), test.to(asked.device))
+
+    @cached_property
+    def estimators(self) -> Estimators:
+        """The manifold and the score."""
+        asked = self.settings
+        return Estimators(self.cache, self.data.train, asked.manifold, asked.score, asked.seed)
+
+    @cached_property
+    def evaluation(self) -> EvaluationSet:
+        """The measured images with their tangent spaces and scores."""
+        return self.evaluation_of(self.data.test)
+
+    def evaluation_of(self, images: ImageSet, **changes: Any) -> EvaluationSet:
+        """Other images, or other measures, with the same estimators."""
+        made = self.estimators
+        given = {"tangent": made.tangent, "denoiser": made.denoiser, "second": made.second}
+        base = self.settings.measures.with_(seed=self.settings.seed)
+        return EvaluationSet.of(images, keep=self.cache.keep, measures=base, **(given | changes))
+
+    def check(self) -> None:
+        """Raise for settings that some later step would refuse, before any work is done."""
+        for subject in self.subjects():
+            self.training(*subject).make_objective()
+        self.control.network.value() if False else self.control.network.thing
+        self.settings.measures.check()
+        self.estimators.check(self.settings.measures.sigma)
+        one = self.data.test.take(slice(0, 2))
+        EvaluationSet.of(one, measures=self.settings.measures)  # knows the metrics, and tries none
+        for metric in EvaluationSet.of(one, measures=self.settings.measures).metrics:
+            metric.compare(one.images, one.images)  # images that are too small for LPIPS are refused here
+
+    # Models -------------------------------------------------------------------------------------------------
+
+    def subjects(self) -> list[tuple[str, float]]:
+        """Objective and strength of each trained model: strength 0 once, then every sweep's."""
+        sweeps = self.settings.sweeps
+        return [("cross-entropy", 0.0)] + [(s.objective, v) for s in sweeps for v in s.strengths if v > 0]
+
+    def training(self, objective: str, strength: float, repeat: int = 0) -> Training:
+        """How the model of an objective and strength is trained."""
+        base = self.settings.training.with_(seed=self.settings.seed, objective=objective, strength=strength)
+        steps = {s.objective: s.attack_steps for s in self.settings.sweeps}
+        return base.with_(attack_steps=steps.get(objective, base.attack_steps)).repeated(repeat)
+
+    def model(self, objective: str, strength: float, repeat: int = 0) -> Subject:
+        """The classifier trained with an objective at a strength."""
+        return trained(self.cache, self.data.train, self.training(objective, strength, repeat))
+
+    @property
+    def control(self) -> Subject:
+        """The untrained network."""
+        return self.untrained(0)
+
+    def untrained(self, repeat: int) -> Subject:
+        """The untrained network of a repeat."""
+        return untrained_control(self.cache, self.data.train, self.training("cross-entropy", 0.0, repeat))
+
+    def columns(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Columns:
+        """Everything that is measured of one classifier."""
+        made = self.cache.made(measures, model=subject.network, evaluation=evaluation or self.evaluation)
+        return made.value()
+
+    def runs(self, objective: str, strength: float) -> list[Columns]:
+        """The columns of a model for each seed; of the untrained one, for each seed of its weights."""
+        repeats = range(self.settings.repeats)
+        if objective == UNTRAINED:
+            return [self.columns(self.untrained(repeat)) for repeat in repeats]
+        return [self.columns(self.model(objective, strength, repeat)) for repeat in repeats]
+
+    # Tasks --------------------------------------------------------------------------------------------------
+
+    def tasks(self) -> list[Task]:
+        """The work: what everything needs, then a task for each model and seed."""
+        first = [
+            Task(name, 9, ("estimator", place), shared=True)
+            for place, (name, _) in enumerate(self.estimators.trainings)
+        ]
+        first.append(Task("tangent spaces and scores", 4, ("prepare",), shared=True))
+        every = [(UNTRAINED, 0.0), *self.subjects()]
+        return first + [self._task(*subject, r) for subject in every for r in range(self.settings.repeats)]
+
+    def _task(self, objective: str, strength: float, repeat: int) -> Task:
+        what = f"{objective} {strength:g}" if strength else STANDARD
+        name = "measuring the untrained network" if objective == UNTRAINED else f"classifier: {what}"
+        name += f" ({repeat + 1} of {self.settings.repeats})" if self.settings.repeats > 1 else ""
+        steps = self.training(objective, strength).attack_steps if strength else 0
+        cost = 2.0 if objective == UNTRAINED else 2 + 1.5 * objective_entry(objective if strength else "cross-entropy").cost(steps)
+        return Task(name, cost, ("model", objective, strength, repeat))
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        """Do one task."""
+        kind, *rest = what
+        if kind == "estimator":
+            self.estimators.trainings[rest[0]][1].value(report)
+        elif kind == "prepare":
+            for part in self.evaluation.parts:
+                assert part.basis is not None
+            for known in self.evaluation.kinds:
+                self.evaluation.score_at(torch.arange(1), None if known == "all classes" else self.data.test.labels[:1])
+        elif rest[0] == UNTRAINED:
+            self.columns(self.untrained(rest[2]))
+        else:
+            subject = self.model(*rest)
+            subject.network.value(report)  # type: ignore[union-attr]  # trained, with progress, before it is measured
+            self.columns(subject)
+
+    # Records ------------------------------------------------------------------------------------------------
+
+    def sweep_record(self, key: str) -> SweepRecord:
+        """The record of an experiment whose tasks are done."""
+        asked, data = self.settings, self.data
+        basis = self.evaluation.parts[0].basis
+        assert basis is not None
+        return {
+            "key": key,
+            "settings": asked.model_dump(mode="json"),
+            "data": {
+                "name": data.name, "train": len(data.train), "images": len(data.test),
+                "shape": list(data.test.shape), "classes": list(data.test.classes),
+                "provenance": data.train.provenance,
+            },
+            "estimators": self.estimators.about(),
+            "chance": {"rho2": 1 - basis.shape[2] / basis.shape[1], "k": basis.shape[2]},
+            "sweeps": [line(sweep) for sweep in asked.sweeps],
+            "models": [self.model_record(UNTRAINED, 0.0), *(self.model_record(*s) for s in self.subjects())],
+        }  # fmt: skip
+
+    def model_record(self, objective: str, strength: float) -> ModelRecord:
+        """The record of one model over all seeds."""
+        runs = self.runs(objective, strength)
+        name = UNTRAINED if objective == UNTRAINED else self.training(objective, strength).name
+        record = model_record(
+            name, self.model(objective, strength).about if objective != UNTRAINED else self.control.about,
+            settings_of(self.evaluation, control=True), runs, lost=self._accuracy_lost(objective, runs),
+            resamples=self.settings.resamples,
+        )  # fmt: skip
+        record["objective"], record["strength"] = objective, strength
+        if objective == UNTRAINED:
+            record["regime"] = {"name": "control", "accuracy_lost": None, "rule": "an untrained network has none"}
+        return record
+
+    def _accuracy_lost(self, objective: str, runs: Sequence[Columns]) -> Interval:
+        """Accuracy below the best model of the sweep, paired by image and seed."""
+        sweep = next((s for s in self.settings.sweeps if s.objective == objective), self.settings.sweeps[0])
+        others = [self.runs(sweep.objective, strength) for strength in sweep.strengths]
+        best = max(others, key=lambda model: sum(float(each["correct"].mean()) for each in model))
+        lost = [{"lost": b["correct"] - own["correct"]} for b, own in zip(best, runs, strict=True)]
+        draws = generator(self.settings.seed, "accuracy lost")
+        return mean_intervals(lost, draws=draws, resamples=self.settings.resamples)["lost"]
+
+    def gallery(self) -> Columns:
+        """Some test images, one of each class in turn; names in `pags.records.SweepRecord`."""
+        chosen = first_of_each_class(self.data.test, self.settings.gallery)
+        evaluation = self.evaluation_of(self.data.test, of_class="true")
+        basis = torch.cat([part.basis for part in evaluation.part_of(chosen) if part.basis is not None])
+        images = self.data.test.take(chosen.to(self.data.test.labels.device))
+        draws = generator(self.settings.seed, "gallery directions")
+        directions = torch.randn((DIRECTIONS, *images.images.shape), generator=draws).to(images.images)
+        found = {
+            "images": images.images, "labels": images.labels, "directions": directions,
+            "directions on": torch.stack([project(direction, basis) for direction in directions]),
+        }  # fmt: skip
+        subjects = [self.control, *(self.model(*subject) for subject in self.subjects())]
+        for subject in subjects:
+            network = subject.network.value() if hasattr(subject.network, "value") else subject.network.thing
+            for target in evaluation.measures.targets:
+                found |= _named(pictures(network, evaluation, chosen, target), subject.name, target)
+        return {name: value.cpu() for name, value in found.items()}
+
+    def score_shares(self) -> Record:
+        """Share of the score's energy off the manifold at each of `SIGMAS`, with its interval."""
+        shares = {
+            f"{sigma:g}": torch.cat(
+                [
+                    self.cache.keep(
+                        score_share, estimator=self.estimators.tangent, denoiser=self.estimators.denoiser,
+                        images=part.small, sigma=sigma,
+                    )["share"].cpu()
+                    for part in self.evaluation.parts
+                ]
+            )
+            for sigma in SIGMAS
+        }  # fmt: skip
+        draws = generator(self.settings.seed, "score shares")
+        found = mean_intervals(shares, draws=draws, resamples=self.settings.resamples)
+        return {"sigmas": list(SIGMAS), "off": [found[f"{sigma:g}"].to_record() for sigma in SIGMAS]}
