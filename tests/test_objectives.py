@@ -414,7 +414,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"an objective among pgd, smoothing.*got 'sam'"):
+    with pytest.raises(UsageError, match=r"an objective among gradient-norm, smoothing.*got 'sam'"):
         make_objective("sam", 1)
 
 

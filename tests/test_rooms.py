@@ -11,7 +11,8 @@ import pags
 
 ROOMS = (
     "errors", "memory", "records", "seeds", "arrays", "plugins", "store", "checkpoints", "data",
-    "classifiers", "training", "manifold", "score", "measure", "auditing", "generate", "experiments", "report", "cli", "__main__",
+    "classifiers", "training", "manifold", "score", "measure", "auditing", "generate", "experiments",
+    "report", "cli", "__main__",
 )  # fmt: skip
 """From the ground up: a module imports only from its own room and from rooms before it."""
 
@@ -155,6 +156,13 @@ def test_imports_go_from_the_ground_up() -> None:
 
 def test_imports_go_in_no_circle() -> None:
     assert cycle(sources()) == []
+
+
+def test_only_the_command_line_changes_the_process() -> None:
+    """How memory is kept is set for a whole process, which is the user's where pags is a library."""
+    modules = sources()
+    asking = {room(m) for m, text in modules.items() if "pags.memory" in imports(text, set(modules))}
+    assert asking <= {"cli"}
 
 
 @pytest.mark.parametrize("module", sources())

@@ -55,8 +55,8 @@ def load_plugin(spec: str) -> Plugin:
     """What `spec` names. **This runs the user's code.**
 
     A file may import its neighbours: its folder is looked through after everything that is installed, so that
-    it shadows nothing, while the file is imported and later. A file is run anew at every call, neighbours that
-    have changed with it.
+    it shadows nothing, while the file is imported and later. A file is run anew at every call, and its
+    neighbours with it.
 
     Args:
         spec: `file.py:name` or `package.module:name`.
@@ -115,7 +115,7 @@ def failed(expected: str, what: str, error: Exception) -> PagsError:
 
 
 def source_digest(module: ModuleType) -> str:
-    """SHA-256 of a module's source and of what it imports from its own folder or package; "" without a file."""
+    """SHA-256 of a module's source and of what it imports from its folder or package; "" without a file."""
     path = Path(getattr(module, "__file__", None) or "")
     if not path.is_file():
         return ""

@@ -54,7 +54,13 @@ def normal_like(images: Tensor, draws: Draws) -> Tensor:
 
 @contextmanager
 def seeded_construction(seed: int, *names: str | int) -> Iterator[None]:
-    """Modules built inside draw their initial weights from a named seed; the global state is put back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, *names))
+    """Modules built inside, on the CPU, draw their weights from a named seed; the state is put back.
+
+    `torch.manual_seed` is not used, for it would seed the generators of all accelerators too.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(derive(seed, *names))
+    try:
         yield
+    finally:
+        torch.default_generator.set_state(before)

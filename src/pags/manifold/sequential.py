@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pags.manifold.moves import Arrange, Cut, Move, Product, Slope, Spread, Tangents, scale_of
-from pags.memory import keep_freed_memory
 
 ENOUGH = 5e7  # see `pays`
 
@@ -22,7 +21,6 @@ def sequential_jacobian(network: nn.Module, codes: Float[Tensor, "n k"]) -> Floa
 
     Feature maps of one image at a time are held for the tangents, and of n images for the values.
     """
-    keep_freed_memory()  # the tangents of one feature map after the other are of tens of megabytes
     moves = _moves(_leaves(network), codes)
     k = codes.shape[1]
     start = Tangents(torch.eye(k, dtype=codes.dtype)[None], torch.ones(1, k, dtype=torch.bool))

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from pags.data.batches import Batch, batch_count, epoch_batches
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged
-from pags.memory import keep_freed_memory
 from pags.seeds import generator
 from pags.store import Record, Slot
 from pags.training.objectives import Objective
@@ -119,8 +118,6 @@ class _Run:
         self.slot, self.fabric, self.inner = slot, fabric, model
         self.settings = {"plan": plan.model_dump(mode="json"), "seed": seed, "images": len(data)}
         self.settings |= {"fingerprint": fingerprint}
-        if fabric.device.type == "cpu":
-            keep_freed_memory()
         self.layout = torch.channels_last if channels_last else torch.preserve_format
         model.to(fabric.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.layers = _joined(model) if fabric.world_size > 1 else []

@@ -6,15 +6,16 @@ decides (docs/choices.md); what the release does otherwise is in `pags.training.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pags.arrays import PerImage, dots
 from pags.data.batches import Batch
-from pags.errors import UsageError
+from pags.errors import PagsError, UsageError
+from pags.plugins import Plugin, as_plugin, failed, is_plugin
 from pags.training.attack import PGD, Norm
 from pags.training.gradients import PENALISED, Penalised, check_strength, draw_radius, loss_and_gradient
 from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm
@@ -131,12 +132,150 @@ class AdversarialTraining:
         return cross_entropy(model(attacked), batch.labels, reduction="none")
 
 
-OBJECTIVES = ("pgd", "smoothing", "gradient-norm", "smoothness")
-"""Objectives of robust training; make_objective also knows "cross-entropy"."""
+# The registry --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the paper leaves open about its objectives; see `make_objective`."""
+
+    attack_steps: int = 10
+    relative_step: float = 2.5
+    norm: Norm = "l2"
+    radii: tuple[float, ...] = ()
+    smoothness_sigma: float = 0.1
+    penalised: Penalised = "loss"
+    preset: Preset = "ours"
+
+
+@dataclass(frozen=True)
+class ObjectiveEntry:
+    """All that is known of an objective before it is made.
+
+    Args:
+        make: from a strength above 0 and the options.
+        title: for people.
+        symbol: what the strength is called.
+        strengths: a ladder of strengths above 0, for images in [0, 1].
+        cost: of a training step in forward passes, given the steps of the attack. Cross-entropy has 3, a
+            backward pass being two.
+        reads: names of the fields of `Options` that it depends on, besides the preset.
+        strong: the strength above which strong regularisation takes a lower learning rate (choices.md, 17).
+        strong_in_release: the same in the preset "release"; None: as elsewhere.
+        source: of a user's objective, `pags.plugins.Plugin.source`.
+    """
+
+    make: Callable[[float, Options], Objective]
+    title: str
+    symbol: str
+    strengths: tuple[float, ...]
+    cost: Callable[[int], float] = lambda attack_steps: 3.0
+    reads: tuple[str, ...] = ()
+    strong: float = float("inf")
+    strong_in_release: float | None = None
+    source: str = ""
+
+    def rate_falls_above(self, preset: Preset) -> float:
+        """The strength above which the learning rate is lowered."""
+        if preset == "release" and self.strong_in_release is not None:
+            return self.strong_in_release
+        return self.strong
+
+
+def _gradient_norm(strength: float, options: Options) -> Objective:
+    if options.preset == "release":
+        _check_release(options)
+        return ReleaseGradientNorm(strength)
+    penalised = options.penalised
+    if options.preset == "paper" and penalised == "loss":
+        penalised = "true-logit"
+    return GradientNorm(strength, penalised)
+
+
+def _pgd(strength: float, options: Options) -> Objective:
+    if options.preset == "release":
+        _check_release(options)
+        steps, relative_step = options.attack_steps, options.relative_step
+        return ReleaseAdversarialTraining(strength, steps, relative_step, options.radii)
+    attack = PGD(strength, options.attack_steps, options.relative_step, options.norm)
+    return AdversarialTraining(attack, options.radii)
+
+
+def _check_release(options: Options) -> None:
+    if options.norm != "l2" or options.penalised != "loss":
+        raise UsageError(
+            "norm l2 and penalised loss for the preset release",
+            got=f"norm {options.norm}, penalised {options.penalised}",
+            suggestion='preset="ours"',
+        )
+
+
+OBJECTIVES: dict[str, ObjectiveEntry] = {
+    "gradient-norm": ObjectiveEntry(
+        _gradient_norm, "Gradient-norm regularisation", "λ", (0.01, 0.1, 0.5, 2, 10),
+        cost=lambda attack_steps: 7.0, reads=("penalised",), strong=0.01,
+    ),
+    "smoothing": ObjectiveEntry(
+        lambda strength, options: RandomisedSmoothing(strength),
+        "Randomised smoothing", "σ", (0.1, 0.2, 0.4, 0.8, 1.6),
+    ),
+    "pgd": ObjectiveEntry(
+        _pgd, "Adversarial training (l2-PGD)", "ε", (0.3, 0.6, 1, 1.5, 2.5),
+        cost=lambda attack_steps: 3.0 + 2 * attack_steps,
+        reads=("attack_steps", "relative_step", "norm", "radii"), strong_in_release=100.0,
+    ),
+    "smoothness": ObjectiveEntry(
+        lambda strength, options: Smoothness(strength, options.smoothness_sigma),
+        "Smoothness penalty", "λ", (0.01, 0.1, 1, 10, 100),
+        cost=lambda attack_steps: 6.0, reads=("smoothness_sigma",), strong=10.0,
+    ),
+}  # fmt: skip
+"""Objectives of robust training, in the paper's order; `get_objective` also knows "cross-entropy"."""
+
+CROSS_ENTROPY = ObjectiveEntry(lambda strength, options: CrossEntropy(), "Cross-entropy", "", ())
+
+
+def get_objective(objective: str | Callable[..., Any]) -> ObjectiveEntry:
+    """All that is known of an objective.
+
+    Args:
+        objective: a name of `OBJECTIVES`, "cross-entropy", or one of the user's own: a class or function that
+            makes an `Objective` of a strength, or `file.py:name` or `package.module:name` of one (which runs
+            that code). It may have the attributes `title`, `symbol`, `strengths`, and `cost` in forward
+            passes, a number or a function of the attack's steps.
+
+    Raises:
+        UsageError: an unknown name, or something that cannot be called.
+    """
+    if isinstance(objective, str) and objective in (*OBJECTIVES, "cross-entropy"):
+        return OBJECTIVES.get(objective, CROSS_ENTROPY)
+    if isinstance(objective, str) and not is_plugin(objective):
+        raise UsageError(
+            f"an objective among {', '.join(OBJECTIVES)}, or file.py:name",
+            got=repr(objective),
+            suggestion="pgd",
+        )
+    plugin = as_plugin(objective)
+    if not callable(plugin.value):
+        raise UsageError(
+            f"a class or function {plugin.name}(strength)",
+            got=f"a {type(plugin.value).__name__}",
+            suggestion=f"def {plugin.name}(strength): return lambda model, batch, draws: losses",
+        )
+    facts = {name: getattr(plugin.value, name, None) for name in ("title", "symbol", "strengths", "cost")}
+    cost = 3.0 if facts["cost"] is None else facts["cost"]
+    return ObjectiveEntry(
+        lambda strength, options: _made(plugin, strength),
+        str(facts["title"] or plugin.name),
+        str(facts["symbol"] or "λ"),
+        tuple(float(strength) for strength in facts["strengths"] or (0.1, 0.3, 1, 3, 10)),
+        cost=cost if callable(cost) else lambda attack_steps: float(cost),
+        source=plugin.source,
+    )
 
 
 def make_objective(
-    name: str,
+    objective: str | Callable[..., Any],
     strength: float,
     *,
     attack_steps: int = 10,
@@ -147,10 +286,10 @@ def make_objective(
     penalised: Penalised = "loss",
     preset: Preset = "ours",
 ) -> Objective:
-    """The objective `name` at a strength; strength 0 is cross-entropy for each of them.
+    """An objective at a strength; strength 0 is cross-entropy for each of them.
 
     Args:
-        name: one of `OBJECTIVES`, or "cross-entropy", which has no strength.
+        objective: as `get_objective` takes it.
         strength: epsilon for "pgd", sigma for "smoothing", lambda for "gradient-norm" and "smoothness";
             for images in [0, 1].
         attack_steps: gradient steps of the attack in "pgd".
@@ -164,36 +303,44 @@ def make_objective(
 
     Raises:
         UsageError: an unknown name or preset, a strength below zero, or options that a preset does not have.
+        PagsError: the user's objective fails when it is made, or cannot be called.
     """
-    if name not in (*OBJECTIVES, "cross-entropy"):
-        raise UsageError(f"an objective among {', '.join(OBJECTIVES)}", got=repr(name), suggestion="pgd")
+    entry = get_objective(objective)
     if preset not in PRESETS:
         raise UsageError(f"a preset among {', '.join(PRESETS)}", got=repr(preset), suggestion="ours")
     check_strength(strength)
-    if strength == 0 or name == "cross-entropy":
-        return CrossEntropy()
-    if preset == "release" and name in ("pgd", "gradient-norm"):
-        return _release_objective(name, strength, attack_steps, relative_step, norm, radii, penalised)
-    if preset == "paper" and penalised == "loss":
-        penalised = "true-logit"
-    make: dict[str, Callable[[], Objective]] = {
-        "pgd": lambda: AdversarialTraining(PGD(strength, attack_steps, relative_step, norm), radii),
-        "smoothing": lambda: RandomisedSmoothing(strength),
-        "gradient-norm": lambda: GradientNorm(strength, penalised),
-        "smoothness": lambda: Smoothness(strength, smoothness_sigma),
-    }
-    return make[name]()
+    options = Options(attack_steps, relative_step, norm, radii, smoothness_sigma, penalised, preset)
+    return CrossEntropy() if strength == 0 else entry.make(strength, options)
 
 
-def _release_objective(
-    name: str, strength: float, steps: int, relative_step: float, norm: str, radii: tuple[float, ...], of: str
-) -> Objective:
-    if norm != "l2" or of != "loss":
-        raise UsageError(
-            "norm l2 and penalised loss for the preset release",
-            got=f"norm {norm}, penalised {of}",
-            suggestion='preset="ours"',
+def _made(plugin: Plugin, strength: float) -> Objective:
+    """The user's objective, whose losses are looked at in every step."""
+    try:
+        made = plugin.value(strength)
+    except Exception as error:
+        raise failed(f"{plugin.name}({strength:g}) to make an objective", plugin.name, error) from error
+    if not callable(made):
+        raise PagsError(
+            f"an objective (model, batch, draws) → losses from {plugin.name}",
+            got=f"a {type(made).__name__}",
+            suggestion="returning a function, or a class with __call__",
         )
-    if name == "gradient-norm":
-        return ReleaseGradientNorm(strength)
-    return ReleaseAdversarialTraining(strength, steps, relative_step, radii)
+    return _Checked(made, plugin.name)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A user's objective that must give one loss per image, for a mean would be averaged unseen."""
+
+    objective: Objective
+    name: str
+
+    def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
+        losses: Any = self.objective(model, batch, draws)
+        if not isinstance(losses, Tensor) or losses.shape != batch.labels.shape:
+            raise PagsError(
+                f"one loss per image from {self.name}, of shape {tuple(batch.labels.shape)}",
+                got=f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__,
+                suggestion='cross_entropy(…, reduction="none")',
+            )
+        return losses

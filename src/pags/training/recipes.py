@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Pos
 
 from pags.errors import UsageError
 from pags.training.gradients import check_strength
-from pags.training.objectives import PRESETS, Preset
+from pags.training.objectives import PRESETS, Preset, get_objective
 from pags.training.plan import Plan
 
 
@@ -66,11 +66,6 @@ def read_recipe(name: str) -> Recipe:
     return Recipe.model_validate(tomllib.loads(text))
 
 
-STRONG: dict[str, float] = {"gradient-norm": 0.01, "smoothness": 10.0}
-"""Strengths above which the learning rate is lowered (docs/choices.md, 17; the text has no numbers)."""
-STRONG_IN_RELEASE: dict[str, float] = {**STRONG, "pgd": 100.0}
-
-
 def scaled_rate(rate: float, objective: str, strength: float, *, preset: Preset = "ours") -> float:
     """The learning rate for a strong penalty: rate · min(1, λ₀/λ).
 
@@ -81,12 +76,12 @@ def scaled_rate(rate: float, objective: str, strength: float, *, preset: Preset 
 
     Args:
         rate: the learning rate of the recipe.
-        objective: a name that `make_objective` knows.
+        objective: as `make_objective` takes it.
         strength: λ, or epsilon.
         preset: "ours" and "paper" lower the rate for the two penalties, "release" for the attack too.
     """
     check_strength(strength)
     if preset not in PRESETS:
         raise UsageError(f"a preset among {', '.join(PRESETS)}", got=repr(preset), suggestion="ours")
-    border = (STRONG_IN_RELEASE if preset == "release" else STRONG).get(objective, float("inf"))
+    border = get_objective(objective).rate_falls_above(preset) if strength else 0.0
     return rate * border / strength if strength > border else rate
