@@ -125,11 +125,16 @@ def test_one_image_at_a_time_the_measures_are_those_of_pags_measure(digits: Any)
 
 def test_gradients_from_one_pass_are_those_of_one_pass_each(digits: Any) -> None:
     net, images, labels, *_ = digits
-    for name, found in gradients(net, images, dict.fromkeys(TARGETS, labels)).items():
+    for name, found in gradients(net, images, {n: (t, labels) for n, t in TARGETS.items()}).items():
         torch.testing.assert_close(found, input_gradient(net, images, name, labels), rtol=1e-4, atol=1e-7)
     one = images[3:4]
     found = smooth_gradients(
-        net, one, {"logit": labels[3:4]}, sigma=0.2, samples=3, draws=ImageDraws(0, "smooth", places=[3])
+        net,
+        one,
+        {"logit": (TARGETS["logit"], labels[3:4])},
+        sigma=0.2,
+        samples=3,
+        draws=ImageDraws(0, "smooth", places=[3]),
     )["logit"]
     draws = generator(0, "smooth", 3)
     expected = smooth_gradient(net, one, "logit", labels[3:4], sigma=0.2, samples=3, draws=draws)

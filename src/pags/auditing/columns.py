@@ -10,25 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from pags.arrays import Basis, Images, Labels, PerImage, project
-from pags.auditing.evaluation import ALL, PREDICTED, TRUE, Columns, EvaluationSet, Part
+from pags.auditing.evaluation import Columns, EvaluationSet, Part
 from pags.classifiers.modes import evaluating, predict
 from pags.data.resize import kept_energy, resized
 from pags.errors import UsageError
 from pags.measure.alignment import Comparison, Reference
-from pags.measure.gradients import find_target
+from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, ScalarTarget
 from pags.measure.metrics import Metric
 from pags.measure.robustness import definition_1, equal_norm, off_manifold_share
 from pags.seeds import ImageDraws, generator
 from pags.training.attack import PGD
-
-KINDS = {
-    "logit": PREDICTED, "log-probability": PREDICTED, "margin": PREDICTED, "loss": TRUE,
-    "sum-of-logits": ALL, "log-sum-exp": ALL,
-}  # fmt: skip
-"""Target of the gradient to the score that it is compared with (B.4): a gradient that speaks of a class with
-the score of that class, one that speaks of none with the score of all."""
-SIGNS = {"loss": -1.0}
-"""By which a gradient is multiplied before it is compared: the loss falls towards its class."""
 
 Report = Callable[[float], None]
 """Called with the fraction completed."""
@@ -74,22 +65,28 @@ def pictures(model: nn.Module, evaluation: EvaluationSet, places: Tensor, target
     return {name: torch.cat([part[name].cpu() for part in found]) for name in (found or [{}])[0]}
 
 
-def gradients(model: nn.Module, images: Images, wanted: Mapping[str, Labels]) -> dict[str, Images]:
-    """The gradient of each target, for the classes given, from one forward pass.
+Wanted = Mapping[str, tuple[GradientTarget, Labels]]
+"""Target by name, with the classes (n,) of its gradients; targets that need no class ignore theirs."""
 
-    Args:
-        wanted: target to (n,) classes; targets that need no class ignore theirs.
-    """
+
+def gradients(model: nn.Module, images: Images, wanted: Wanted) -> dict[str, Images]:
+    """The gradient of each target: of scalars of the logits from one forward pass, of others as they come."""
+    scalars = {n: each for n, each in wanted.items() if isinstance(each[0], ScalarTarget)}
     with evaluating(model), torch.enable_grad():
         x = images.detach().requires_grad_()
         logits = model(x)
-        scalars = [find_target(name)(logits, labels).sum() for name, labels in wanted.items()]
-        found = [torch.autograd.grad(scalar, x, retain_graph=True)[0] for scalar in scalars]
-    return dict(zip(wanted, found, strict=True))
+        sums = [target(logits, labels).sum() for target, labels in scalars.values()]  # type: ignore[operator]
+        found = [torch.autograd.grad(scalar, x, retain_graph=True)[0] for scalar in sums]
+        others = {
+            n: target.vectors(model, images, labels)
+            for n, (target, labels) in wanted.items()
+            if n not in scalars
+        }
+    return dict(zip(scalars, found, strict=True)) | others
 
 
 def smooth_gradients(
-    model: nn.Module, images: Images, wanted: Mapping[str, Labels], *, sigma: float, samples: int,
+    model: nn.Module, images: Images, wanted: Wanted, *, sigma: float, samples: int,
     draws: ImageDraws,
 ) -> dict[str, Images]:  # fmt: skip
     """SmoothGrad (Smilkov et al. 2017) of each target: the mean of `gradients` over noisy copies."""
@@ -167,21 +164,21 @@ class _Measured:
         if basis is not None:
             columns |= self._of_the_manifold(basis)
         columns |= self._of_the_scores(basis)
-        whole = gradients(self.model, data.images, self.wanted(asked.targets))
+        whole = gradients(self.model, data.images, self.wanted(list(self.evaluation.targets)))
         if tuple(data.shape[1:]) != self.evaluation.size:
             columns |= {f"kept {t}": kept_energy(v, self.evaluation.size) for t, v in whole.items()}
         columns |= self._of_vectors("", self.prepared(whole), basis)
         for sigma in asked.smooth_sigmas:
             columns |= self._of_vectors(f"smooth {sigma:g} ", self._smooth(sigma), basis)
         if self.control is not None:
-            untrained = gradients(self.control, data.images, self.wanted(asked.targets))
+            untrained = gradients(self.control, data.images, self.wanted(list(self.evaluation.targets)))
             columns |= self._of_vectors("control ", self.prepared(untrained), basis, shuffled=False)
         return {name: values.detach() for name, values in columns.items()}
 
     def shown(self, target: str, gradient: Images) -> Columns:
         """What is drawn of these images for one target."""
         found = {"image": self.part.small.images, "predicted": self._here(PREDICTED), "gradient": gradient}
-        basis, kind = self.part.basis, self.evaluation.kind(KINDS[target])
+        basis, kind = self.part.basis, self.evaluation.kind(self.evaluation.targets[target].which)
         if kind is not None:
             classes = None if kind == ALL else self._here(kind)
             found["score"] = self.evaluation.score_at(self.part.places, classes)
@@ -195,13 +192,15 @@ class _Measured:
             found |= {f"on {n}": project(found[n], basis) for n in ("gradient", "score") if n in found}
         return found
 
-    def wanted(self, targets: Sequence[str]) -> dict[str, Labels]:
-        """The class of each target's gradient."""
-        return {t: self._here(TRUE if KINDS[t] == TRUE else PREDICTED) for t in targets}
+    def wanted(self, targets: Sequence[str]) -> Wanted:
+        """Some targets with the classes of their gradients."""
+        known = self.evaluation.targets
+        return {t: (known[t], self._here(TRUE if known[t].which == TRUE else PREDICTED)) for t in targets}
 
     def prepared(self, whole: Mapping[str, Images]) -> dict[str, Tensor]:  # (n, c, *size)
         """Gradients at the score's size, signed so that they point towards the class."""
-        return {t: SIGNS.get(t, 1.0) * resized(v, self.evaluation.size) for t, v in whole.items()}
+        signs = {name: target.sign for name, target in self.evaluation.targets.items()}
+        return {t: signs[t] * resized(v, self.evaluation.size) for t, v in whole.items()}
 
     def _here(self, kind: str) -> Labels:
         return self.classes[kind][self.part.places.to(self.classes[kind].device)]
@@ -255,7 +254,7 @@ class _Measured:
 
     def _kinds(self) -> list[str]:
         """The kinds of score that some target is compared with."""
-        wanted = {self.evaluation.kind(KINDS[target]) for target in self.evaluation.measures.targets}
+        wanted = {self.evaluation.kind(target.which) for target in self.evaluation.targets.values()}
         return [kind for kind in (ALL, PREDICTED, TRUE) if kind in wanted]
 
     def _of_the_scores(self, basis: Basis | None) -> Columns:
@@ -284,7 +283,7 @@ class _Measured:
         for target, vector in vectors.items():
             if basis is not None:
                 columns[f"{prefix}rho2 {target}"] = off_manifold_share(vector, basis)
-            kind = self.evaluation.kind(KINDS[target])
+            kind = self.evaluation.kind(self.evaluation.targets[target].which)
             for metric in self.evaluation.metrics if kind else ():
                 name = f"{prefix}{metric.name} {target}"
                 assert kind is not None

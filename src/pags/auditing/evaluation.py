@@ -18,8 +18,10 @@ from pags.data.imageset import ImageSet
 from pags.data.resize import Size, check_size, resized
 from pags.errors import UsageError
 from pags.measure.alignment import Comparison, derangement
+from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, get_target
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, PerceptualMetric, find_metric
+from pags.measure.robustness import find_change
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
 from pags.seeds import generator
 
@@ -27,9 +29,6 @@ Columns = dict[str, Tensor]
 """Quantities by name, as a rule one number per image."""
 Tangent = Callable[[Images], tuple[Basis, Tensor]]
 """An estimator: images to bases (n, d, r) and ranks (n,)."""
-
-ALL, PREDICTED, TRUE = "all classes", "predicted class", "true class"
-"""Kinds of score: of the whole density, or of a class."""
 
 NUMBERS_A_PASS = 2**20  # pixel values of the images that go through the classifier at a time
 ENTRIES_A_PASS = 2**27  # numbers of the tangent bases held at a time, for 256 dimensions
@@ -81,6 +80,7 @@ class EvaluationSet:
         size: height and width at which `tangent` and `denoiser` work.
         conditional: whether the denoiser is asked for the scores of classes.
         metrics: the similarities.
+        targets: of what gradients are taken, by name.
         keep: where tangent spaces and scores are kept.
     """
 
@@ -92,6 +92,7 @@ class EvaluationSet:
     size: Size
     conditional: bool
     metrics: tuple[Metric, ...]
+    targets: Mapping[str, GradientTarget]
     keep: Keep
     _scores: dict[tuple[int, bool], Images] = field(default_factory=dict, repr=False)
     _others: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, repr=False)
@@ -134,7 +135,7 @@ class EvaluationSet:
             raise UsageError("two images or more", got=f"{len(data)} images", suggestion="more images")
         chosen = {} if metrics is None else {"metrics": tuple(_name(metric) for metric in metrics)}
         asked = Measures.of({**dict(measures or {}), **changes, **chosen}, suggestion="see pags.Measures")
-        asked.check()
+        find_change(asked.change)
         size = size or (data.shape[1], data.shape[2])
         check_size(size)
         if conditional is None:
@@ -144,7 +145,10 @@ class EvaluationSet:
             _metric(m, device, upsample_to) for m in (asked.metrics if metrics is None else metrics)
         )
         asked = asked.for_images(data.images[:1].numel())
-        made = cls(data, asked, tangent, denoiser, second, size, conditional, found, keep or Memory())
+        targets = {short_name(target): get_target(target) for target in asked.targets}
+        made = cls(
+            data, asked, tangent, denoiser, second, size, conditional, found, targets, keep or Memory()
+        )
         made.check()
         return made
 
@@ -174,6 +178,14 @@ class EvaluationSet:
     def part_of(self, places: Tensor) -> "list[Part]":
         """Some of the images as parts, with nothing of theirs prepared yet."""
         return [Part(self, some) for some in places.split(self._piece()) if len(some)]
+
+    def prepare(self) -> None:
+        """Make and keep the tangent spaces and scores now, which are otherwise made when first asked for."""
+        for part in self.parts:
+            assert part.basis is not None or self.tangent is None
+        for which in (self.denoiser, self.second):
+            for conditional in {kind != ALL for kind in self.kinds} if which is not None else ():
+                self._whole_score(which, conditional)
 
     @cached_property
     def partners(self) -> Tensor:
@@ -234,7 +246,8 @@ class EvaluationSet:
             "second": self.second,
             "size": list(self.size),
             "conditional": self.conditional,
-            "metrics": [metric.name for metric in self.metrics],
+            "metrics": [[metric.name, getattr(metric, "source", "")] for metric in self.metrics],
+            "targets": [[name, target.source] for name, target in self.targets.items()],
         }
 
     def _whole_score(self, denoiser: Denoiser, conditional: bool) -> Images:
@@ -322,6 +335,11 @@ def _image_set(images: Images, labels: Labels | None) -> ImageSet:
     check_labels(labels, int(labels.max()) + 1 if len(labels) else 1)
     classes = tuple(str(place) for place in range(int(labels.max()) + 1)) if len(labels) else ("0",)
     return ImageSet(images, labels, classes, "images")
+
+
+def short_name(spec: str) -> str:
+    """What something is called in columns: its name, of a user's `file.py:name` the last part."""
+    return spec.rpartition(":")[2]
 
 
 def _name(metric: str | Metric) -> str:

@@ -1,13 +1,11 @@
 """What is measured of a classifier, as plain settings, checked before any work."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pags.measure.gradients import TARGETS, find_target
-from pags.measure.metrics import METRICS
-from pags.measure.robustness import find_change
+from pags.measure.gradients import TARGETS
 from pags.settings import Settings
 
 PAPER_NORMS = (1.438, 2.637, 4.833, 8.859)
@@ -57,12 +55,6 @@ class Measures(Settings):
             raise ValueError(f"smooth_targets must be among targets, not {alone}")
         return self
 
-    def check(self) -> None:
-        """Raise `UsageError` for a name that is unknown."""
-        for target in self.targets:
-            find_target(target)
-        find_change(self.change)
-
     def for_images(self, d: int) -> "Measures":
         """The same with the norms and radii of images of d numbers, which change a pixel as much as the
         paper's, to four digits."""
@@ -71,14 +63,6 @@ class Measures(Settings):
         norm = norms[min(1, len(norms) - 1)] if self.norm is None else self.norm
         return self.with_(norms=norms, radii=radii, norm=norm)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All settings as plain data, for keys."""
-        return self.model_dump(mode="json")
-
 
 def _scaled(length: float, d: int) -> float:
     return float(f"{length * math.sqrt(d / PAPER_PIXELS):.4g}")
-
-
-__all__ = ["METRICS", "Measures"]

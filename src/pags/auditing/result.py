@@ -73,9 +73,7 @@ def model_record(
     """
     seed = settings["seed"]
     means = mean_intervals(runs, draws=generator(seed, "means"), resamples=resamples)
-    apart = [
-        {n: v - run[f"shuffled {n}"] for n, v in run.items() if f"shuffled {n}" in run} for run in runs
-    ]
+    apart = [{n: v - run[f"shuffled {n}"] for n, v in run.items() if f"shuffled {n}" in run} for run in runs]
     above = mean_intervals(apart, draws=generator(seed, "means"), resamples=resamples) if apart[0] else {}
     ratios = {
         ratio: ratio_of_means(runs, *pair, seed=seed, resamples=resamples)
@@ -150,9 +148,7 @@ def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:
 def _pair(first: str, second: str, audits: Mapping[str, Audit], resamples: int) -> Record:
     a, b = audits[first], audits[second]
     seed = a.settings["seed"]
-    found = paired_differences(
-        a.columns, b.columns, draws=generator(seed, "compare"), resamples=resamples
-    )
+    found = paired_differences(a.columns, b.columns, draws=generator(seed, "compare"), resamples=resamples)
     theirs = ratio_columns(b.settings, b.columns)
     for name, (above, below) in ratio_columns(a.settings, a.columns).items():
         if theirs.get(name) == (above, below):

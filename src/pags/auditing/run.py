@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pags.arrays import Images, Labels
-from pags.auditing.columns import KINDS, measured, pictures
-from pags.auditing.evaluation import ALL, Columns, EvaluationSet
-from pags.auditing.measures import Measures
+from pags.auditing.columns import measured, pictures
+from pags.auditing.evaluation import Columns, EvaluationSet
 from pags.auditing.result import Audit
 from pags.data.imageset import ImageSet
+from pags.measure.gradients import ALL
 from pags.records import Record
 
 
@@ -53,20 +53,21 @@ def audit(
     return Audit(columns, panels, settings_of(evaluation, control is not None))
 
 
-def ranked_by(measures: Measures, columns: Columns) -> str:
+def ranked_by(evaluation: EvaluationSet, columns: Columns) -> str:
     """The column by which images are called well or badly aligned."""
-    wanted = [f"{metric} {measures.targets[0]}" for metric in measures.metrics[:1]]
-    wanted += [f"rho2 {measures.targets[0]}", "confidence"]
+    first = next(iter(evaluation.targets))
+    wanted = [f"{metric.name} {first}" for metric in evaluation.metrics[:1]] + [f"rho2 {first}", "confidence"]
     return next(name for name in wanted if name in columns)
 
 
 def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
     """What was measured, what each target was compared with, and what could not be measured."""
     measures = evaluation.measures
-    kinds = {target: evaluation.kind(KINDS[target]) for target in measures.targets}
+    kinds = {name: evaluation.kind(target.which) for name, target in evaluation.targets.items()}
     compared = {target: kind for target, kind in kinds.items() if kind is not None}
     return measures.model_dump(mode="json") | {
         "metrics": [metric.name for metric in evaluation.metrics],
+        "targets": list(evaluation.targets),
         "n": len(evaluation),
         "shape": list(evaluation.data.shape),
         "size": list(evaluation.size),
@@ -78,11 +79,11 @@ def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
 
 def _panels(model: nn.Module, evaluation: EvaluationSet, columns: Columns, gallery: int) -> Columns:
     """Pictures of the best and the worst images by the first metric and target (or by rho2)."""
-    count, by = min(gallery, len(evaluation) // 2), ranked_by(evaluation.measures, columns)
+    count, by = min(gallery, len(evaluation) // 2), ranked_by(evaluation, columns)
     values = columns[by].nan_to_num(float("-inf")) * (-1 if by.startswith("rho2") else 1)
     order = values.argsort(descending=True, stable=True)
     chosen = torch.cat([order[:count], order[len(order) - count :]])
-    shown = pictures(model, evaluation, chosen, evaluation.measures.targets[0])
+    shown = pictures(model, evaluation, chosen, next(iter(evaluation.targets)))
     labels = evaluation.data.labels.cpu()[chosen]
     return {"places": chosen, "value": columns[by][chosen], "labels": labels} | shown
 

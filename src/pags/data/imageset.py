@@ -1,8 +1,10 @@
 """A labelled set of images, kept as small as it came and handed out in the contract's form."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,6 +72,14 @@ class ImageSet:
     def images(self) -> Images:
         """All images as floats in [0, 1]."""
         return as_float(self.pixels)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of the content, for keys: pixels, labels, classes and masks."""
+        digest = hashlib.sha256(repr((self.pixels.dtype, tuple(self.pixels.shape), self.classes)).encode())
+        for part in (*chunks(self.pixels), self.labels, *([] if self.masks is None else chunks(self.masks))):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def take(self, index: Tensor | slice) -> "ImageSet":
         """The images at `index`."""

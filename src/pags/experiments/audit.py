@@ -1,33 +1,65 @@
-"""The audit as a job: models, images, estimates of the manifold and the score, and the records of it all.
+"""The audit as a command: models, images, estimators, one evaluation set, and the records of it all.
 
-It writes `audit.json` (means, intervals, comparisons) and `audit.safetensors` (every number an image, and the
-pictures of the gallery). What the store holds is not done again.
+It writes `audit.json` (means, intervals, comparisons) and `audit.safetensors` (one number per image for every
+quantity, and the pictures of the gallery). What the store holds is not done again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from pydantic import NonNegativeInt, PositiveInt
+from torch import nn
 
-from pags.auditing import Audit, audit, compare
-from pags.auditing.options import Options, default_norms, default_radii
+from pags.auditing import Audit, EvaluationSet, compare
+from pags.auditing.measures import Measures
+from pags.auditing.run import audit
+from pags.classifiers.untrained import untrained
 from pags.data.imageset import ImageSet
+from pags.data.resize import Size, size_of_side
 from pags.data.sources import load
-from pags.errors import UsageError
-from pags.experiments.audit_helpers import Helpers, Progress, helpers_for
-from pags.experiments.audit_settings import AuditSettings, best_of_sweep, make_settings
-from pags.experiments.audited_models import Model, class_count, load_models, untrained
-from pags.experiments.recipes import file_digest
-from pags.measure.metrics import find_metric
+from pags.errors import PagsError, UsageError
+from pags.experiments.cache import Cache, Columns, Lazy, columns
+from pags.experiments.classifiers import Subject, loaded, network_of, unique_names
+from pags.experiments.engines import Progress
+from pags.experiments.estimators import FEW, Estimators, at_size, small_settings
+from pags.experiments.settings import Common
 from pags.measure.statistics import Interval
-from pags.store import Record, Store, fingerprint
-
-__all__ = ["RECORD", "TENSORS", "AuditSettings", "make_settings", "run_audit", "untrained"]
+from pags.records import AuditRecord, Record
+from pags.store import Store
 
 RECORD, TENSORS = "audit.json", "audit.safetensors"
-REVISION = 1
-"""Raised by whoever changes what an audit computes."""
+LARGEST = 64
+"""Pixels of the shorter side up to which score and tangent spaces are taken at the images' own size."""
+
+
+class AuditSettings(Common):
+    """What is audited, on which images, with which estimators."""
+
+    data: str = "digits"
+    images: PositiveInt = 256
+    """Test images, a seeded, balanced sample."""
+    architecture: str | None = None
+    classes: PositiveInt | None = None
+    denoiser: str | None = None
+    second_denoiser: str | None = None
+    """For the ceiling; otherwise the ideal denoiser of the images that estimates are made from."""
+    autoencoder: Path | None = None
+    tangent: str = "autoencoder"
+    """Estimator of tangent spaces: autoencoder, local-pca or file.py:name."""
+    tangent_data: str | None = None
+    """Images from which manifold and score are estimated; otherwise the training images of `data`."""
+    side: PositiveInt | None = None
+    """Pixels of the shorter side for score and tangent spaces; otherwise the images' own up to 64, above that
+    64, or 32 where an estimate is made of fewer than 1,000 images."""
+    latent: PositiveInt | None = None
+    measures: Measures | None = None
+    """None: the defaults, with sigma 0.5, and 1.2 from 64 px, as in the paper."""
+    gallery: NonNegativeInt = 4
+    reference: Path | None = None
+    """`records/sweep.json` of a `pags demo` on the same data, whose most accurate model is the reference."""
 
 
 def run_audit(
@@ -35,14 +67,14 @@ def run_audit(
     settings: AuditSettings,
     store: Store,
     progress: Progress = lambda what, share: None,
-) -> Record:
+) -> AuditRecord:
     """Audit each model on the same images, and compare them where there are several.
 
     Args:
-        models: what `pags.classifiers.load.load_classifier` takes.
+        models: what `pags.load_classifier` takes.
         settings: the settings.
         store: where artefacts and records go.
-        progress: told what is being done and which share of the whole is finished.
+        progress: called with what is being done.
 
     Returns:
         The record, as written to `audit.json`.
@@ -51,122 +83,185 @@ def run_audit(
         UsageError: the request makes no sense; as far as can be seen, before any work.
         PagsError: something cannot be read or written.
     """
-    job = _Job(settings, store, _sample(settings), best_of_sweep(settings))
+    state = Auditing(settings, store)
     progress("looking at the models", 0.0)
-    loaded = load_models(models, job.test, settings)
-    job.check(loaded)
-    helpers = helpers_for(settings, store, job.test, class_count(loaded[0], job.test), progress)
+    subjects, best = state.subjects(models), best_of_sweep(settings)
+    state.estimators.check(state.measures.sigma)
+    for place, (name, made) in enumerate(state.estimators.trainings):
+        made.value(lambda share, name=name, place=place: progress(name, 0.2 * (place + share)))  # type: ignore[misc]
     found = {}
-    for place, model in enumerate(loaded):
-        start, width = 0.4 + 0.58 * place / len(loaded), 0.58 / len(loaded)
-
-        def report(share: float, model: Model = model, start: float = start, width: float = width) -> None:
-            progress(f"measuring {model.name}", start + width * share)
-
-        found[model.name] = job.audited(model, helpers, report)
+    for place, subject in enumerate(subjects):
+        progress(f"measuring {subject.name}", 0.4 + 0.58 * place / len(subjects))
+        found[subject.name] = state.audited(subject)
     progress("writing the records", 0.99)
-    return _write(job, loaded, helpers, found)
+    return _write(state, subjects, found, best)
 
 
-@dataclass(frozen=True)
-class _Job:
+@columns("audits", revision=2)
+def audited(model: Any, evaluation: EvaluationSet, control: Any, gallery: int) -> Columns:
+    """All columns of a model, and the pictures of the best and worst aligned images."""
+    done = audit(model, evaluation, control=control, gallery=gallery)
+    return {f"column {n}": v for n, v in done.columns.items()} | {
+        f"panel {n}": v for n, v in done.panels.items()
+    }
+
+
+@dataclass
+class Auditing:
+    """The state of an audit.
+
+    Args:
+        settings: the settings.
+        store: where artefacts and records go.
+    """
+
     settings: AuditSettings
     store: Store
-    test: ImageSet
-    best: Interval | None
 
-    def check(self, models: Sequence[Model]) -> None:
-        """Raise for what a later part would refuse, before anything is trained."""
-        settings, d = self.settings, self.test.images[:1].numel()
-        norms = settings.norms or default_norms(d)
-        Options(
-            sigma=settings.sigma or 0.5, norms=norms, norm=norms[0], directions=settings.directions,
-            targets=settings.targets, metrics=settings.metrics, radii=settings.radii or default_radii(d),
-            attack_steps=settings.attack_steps, smooth_targets=settings.smooth_targets,
-            smooth_sigma=settings.smooth_sigma, smooth_samples=settings.smooth_samples,
-            gallery=settings.gallery, seed=settings.seed,
+    @cached_property
+    def cache(self) -> Cache:
+        """Where networks and columns are kept."""
+        return Cache(self.store, self.settings.device)
+
+    @cached_property
+    def test(self) -> ImageSet:
+        """The images of the audit."""
+        if self.settings.images < 2:
+            raise UsageError("two images or more", got=self.settings.images, suggestion="--images 256")
+        test = load(self.settings.data, folder=self.settings.data_folder).test
+        few = self.settings.images < len(test)
+        return (test.sample(self.settings.images, self.settings.seed) if few else test).to(
+            self.settings.device
+        )
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """The images that manifold and score are estimated from, before they are resized."""
+        return load(self.settings.tangent_data or self.settings.data, folder=self.settings.data_folder).train
+
+    @cached_property
+    def size(self) -> Size:
+        """Height and width for the score and the tangent spaces."""
+        asked, side = self.settings, self.settings.side
+        if side is None and min(self.test.shape[1:]) > LARGEST:
+            given = asked.denoiser is not None or asked.autoencoder is not None
+            side = LARGEST if given or len(self.train) >= FEW else LARGEST // 2
+        return size_of_side(self.test.shape, side)
+
+    @cached_property
+    def measures(self) -> Measures:
+        """What is measured."""
+        given = self.settings.measures or Measures(sigma=1.2 if min(self.size) >= LARGEST else 0.5)
+        return given.with_(seed=self.settings.seed)
+
+    @cached_property
+    def estimators(self) -> Estimators:
+        """The manifold and the score, at their size."""
+        asked = self.settings
+        data = at_size(self.train, size_of_side(self.train.shape, min(self.size)), asked.seed).to(
+            asked.device
+        )
+        wanted = (self.test.shape[0], *self.size)
+        if data.shape != wanted:
+            raise UsageError(
+                f"images of shape {wanted} for the manifold and the score",
+                got=f"{data.shape} from {data.name}",
+                suggestion="--tangent-data of the same channels and proportions",
+            )
+        manifold, score = small_settings(data, asked.latent)
+        manifold = manifold.with_(file=asked.autoencoder, estimator=asked.tangent)
+        score = score.with_(file=asked.denoiser, second_file=asked.second_denoiser)
+        return Estimators(self.cache, data, manifold, score, asked.seed)
+
+    @cached_property
+    def evaluation(self) -> EvaluationSet:
+        """The images with their tangent spaces and scores."""
+        made = self.estimators
+        return EvaluationSet.of(
+            self.test, tangent=made.tangent, denoiser=made.denoiser, second=made.second, size=self.size,
+            measures=self.measures, keep=self.cache.keep,
         )  # fmt: skip
-        for name in settings.metrics:
-            find_metric(name)
-        for path in (settings.denoiser, settings.second_denoiser, settings.autoencoder):
-            if path is not None:
-                file_digest(path)
-        for model in models:
-            class_count(model, self.test)
 
-    def audited(self, model: Model, helpers: Helpers, report: Any) -> Audit:
+    def subjects(self, specs: Sequence[str]) -> list[Subject]:
+        """The models, loaded and tried, with their untrained controls."""
+        found = []
+        for spec, name in zip(specs, unique_names(list(specs)), strict=True):
+            subject = loaded(
+                spec, self.test, device=self.settings.device, name=name, architecture=self.settings.architecture,
+                classes=self.settings.classes,
+            )  # fmt: skip
+            found.append(with_control(subject, self.settings.seed))
+        return found
+
+    def audited(self, subject: Subject) -> Audit:
         """The audit of one model, from the store where it is there."""
-        recipe = {
-            "stage": ["audit", REVISION],
-            "settings": self._measured(),
-            "model": model.about,
-            "images": self.test.provenance,
-            "helpers": helpers.about | {"notes": []},
-            "size": list(helpers.size),
-            "sigma": helpers.sigma,
-        }
-        name = f"audits/{fingerprint(recipe)}.safetensors"
-        if not self.store.has(name):
-            done = self._audit(model, helpers, report)
-            columns = {f"column {n}": v for n, v in done.columns.items()}
-            panels = {f"panel {n}": v for n, v in done.panels.items()}
-            self.store.write_tensors(name, columns | panels, {"recipe": recipe, "settings": done.settings})
-        tensors, about = self.store.read_tensors(name)
-        return Audit(_named("column ", tensors), _named("panel ", tensors), about["settings"])
+        from pags.auditing.run import settings_of
 
-    def _audit(self, model: Model, helpers: Helpers, report: Any) -> Audit:
-        settings, device = self.settings, self.settings.device
-        return audit(
-            model.network.to(device), self.test.images.to(device), self.test.labels.to(device),
-            tangent=helpers.tangent, denoiser=helpers.denoiser, second=helpers.second,
-            control=untrained(model.network, settings.seed), size=helpers.size, sigma=helpers.sigma,
-            progress=report, **{k: v for k, v in self._measured().items() if k != "images"},
+        made = self.cache.made(
+            audited, model=subject.network, evaluation=self.evaluation, control=subject.control,
+            gallery=self.settings.gallery,
         )  # fmt: skip
-
-    def _measured(self) -> dict[str, Any]:
-        """The settings that are options of `pags.audit`."""
-        names = (
-            "seed", "norms", "radii", "directions", "attack_steps", "targets", "metrics", "smooth_targets",
-            "smooth_sigma", "smooth_samples", "gallery",
-        )  # fmt: skip
-        return {name: getattr(self.settings, name) for name in names}
+        tensors = {name: value.cpu() for name, value in made.value().items()}
+        settings = settings_of(self.evaluation, subject.control is not None)
+        return Audit(_named("column ", tensors), _named("panel ", tensors), settings)
 
 
-def _sample(settings: AuditSettings) -> ImageSet:
-    test = load(settings.data).test
-    if settings.images < 2:
-        raise UsageError("two images or more", got=settings.images, suggestion="--images 256")
-    return test.sample(settings.images, settings.seed) if settings.images < len(test) else test
+def with_control(subject: Subject, seed: int) -> Subject:
+    """A subject with its untrained control; where none can be had, the reason stands in its record."""
+    network = network_of(subject)
+    try:
+        control = untrained(network, seed)
+    except PagsError as error:
+        return Subject(subject.name, subject.network, subject.about | {"no control": str(error)})
+    identity = ["untrained", subject.network, seed]
+    return Subject(subject.name, subject.network, subject.about, Lazy[nn.Module](identity, lambda: control))
 
 
-def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def best_of_sweep(settings: AuditSettings) -> Interval | None:
+    """Accuracy of the most accurate model of the reference sweep."""
+    if settings.reference is None:
+        return None
+    record = Store(settings.reference.parent).read_record(settings.reference.name)
+    try:
+        same, found = record["data"]["name"], [m["means"]["correct"] for m in record["models"]]
+        best = Interval(**max(found, key=lambda mean: float(mean["estimate"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            "the record of a sweep", got=settings.reference, suggestion="records/sweep.json of a pags demo"
+        ) from error
+    if same != load(settings.data, folder=settings.data_folder).name:
+        raise UsageError(f"a sweep on {settings.data}", got=f"one on {same}", suggestion="no --reference")
+    return best
+
+
+def _named(prefix: str, tensors: Columns) -> Columns:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 
-def _write(job: _Job, models: Sequence[Model], helpers: Helpers, found: dict[str, Audit]) -> Record:
-    settings = job.settings
-    entries = [
-        {"name": m.name, "about": m.about}
-        | found[m.name].summary(resamples=settings.resamples, best=job.best)
-        for m in models
-    ]
-    record: Record = {
+def _write(
+    state: Auditing, subjects: Sequence[Subject], found: dict[str, Audit], best: Interval | None
+) -> AuditRecord:
+    settings, test = state.settings, state.test
+    record: AuditRecord = {
         "settings": settings.model_dump(mode="json"),
         "data": {
-            "name": job.test.name, "images": len(job.test), "shape": list(job.test.shape),
-            "classes": len(job.test.classes), "provenance": job.test.provenance,
+            "name": test.name, "train": len(state.train), "images": len(test), "shape": list(test.shape),
+            "classes": list(test.classes), "provenance": test.provenance,
         },
-        "estimates": helpers.about | {"size": list(helpers.size), "sigma": helpers.sigma},
-        "models": entries,
+        "estimators": state.estimators.about() | {"size": list(state.size), "sigma": state.measures.sigma},
+        "models": [
+            found[s.name].summary(name=s.name, about=s.about, resamples=settings.resamples, best=best)
+            for s in subjects
+        ],
         "pairs": compare(found, resamples=settings.resamples)["pairs"],
     }  # fmt: skip
     tensors = {
         f"{place}/{kind}/{name}": value
-        for place, model in enumerate(models)
-        for kind, group in (("column", found[model.name].columns), ("panel", found[model.name].panels))
+        for place, subject in enumerate(subjects)
+        for kind, group in (("column", found[subject.name].columns), ("panel", found[subject.name].panels))
         for name, value in group.items()
     }
-    names = {"models": [m.name for m in models], "classes": list(job.test.classes)}
-    job.store.write_tensors(TENSORS, tensors, names)
-    job.store.write_record(RECORD, record)
+    names: Record = {"models": [s.name for s in subjects], "classes": list(test.classes)}
+    state.store.write_tensors(TENSORS, tensors, names)
+    state.store.write_record(RECORD, record)
     return record

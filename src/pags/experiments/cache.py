@@ -8,7 +8,7 @@ images (by content), other results to be (by key), and things that say their `id
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -153,6 +153,9 @@ def identity(thing: Any) -> Any:
         content = thing.detach().cpu().contiguous()
         digest = hashlib.sha256(content.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
         return {"tensor": digest, "type": str(thing.dtype), "shape": list(thing.shape)}
+    if is_dataclass(thing) and not isinstance(thing, type):
+        values = {part.name: identity(getattr(thing, part.name)) for part in fields(thing)}
+        return {"type": type(thing).__name__, **values}
     raise TypeError(f"{type(thing).__name__} has no identity, so nothing that depends on it can be kept")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
+from pags.auditing.evaluation import short_name
 from pags.classifiers.about import describe
 from pags.classifiers.build import build_classifier
 from pags.classifiers.check import check_classifier
@@ -20,7 +21,7 @@ from pags.records import Record
 from pags.seeds import derive, seeded_construction
 from pags.settings import Settings
 from pags.training.fit import Plan
-from pags.training.objectives import Objective, make_objective
+from pags.training.objectives import Objective, get_objective, make_objective
 from pags.training.recipes import scaled_rate
 
 STANDARD, UNTRAINED = "standard", "untrained"
@@ -54,7 +55,7 @@ class Training(Settings):
     def identity(self) -> dict[str, Any]:
         """What the weights depend on: at strength 0 no objective's options, which nothing reads."""
         if self.strength > 0:
-            return self.model_dump(mode="json")
+            return self.model_dump(mode="json") | {"source": get_objective(self.objective).source}
         objective = {"objective", "strength", "preset", "attack_steps", "relative_step", "radii"}
         unread = objective | {"smoothness_sigma", "scale_rate"}
         return {"objective": "cross-entropy", **self.model_dump(mode="json", exclude=unread)}
@@ -62,7 +63,7 @@ class Training(Settings):
     @property
     def name(self) -> str:
         """As it is called in records."""
-        return f"{self.objective} {self.strength:g}" if self.strength else STANDARD
+        return f"{short_name(self.objective)} {self.strength:g}" if self.strength else STANDARD
 
     def make_objective(self) -> Objective:
         """What is minimised."""
@@ -125,6 +126,12 @@ class Subject:
     network: Made[nn.Module] | Lazy[nn.Module]
     about: Record
     control: Lazy[nn.Module] | None = None
+
+
+def network_of(subject: Subject) -> nn.Module:
+    """The classifier itself."""
+    made = subject.network
+    return made.value() if isinstance(made, Made) else made.thing
 
 
 def trained(cache: Cache, train: ImageSet, training: Training) -> Subject:

@@ -8,235 +8,181 @@ should break.
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
-from pags.classifiers.build import build_classifier
 from pags.classifiers.modes import correct
 from pags.data.distractor import distractor_set
-from pags.data.imageset import DataSet
+from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load
-from pags.experiments.engines import Job, Progress, run_jobs
-from pags.experiments.workshop import Columns, Workshop
-from pags.measure.distractor import (
-    PAPER_LEVELS,
-    energy_on_signal,
-    pixels_on_signal,
-    relative_noise_robustness,
-)
+from pags.experiments.cache import Cache, Columns, Report, columns, identity
+from pags.experiments.classifiers import Subject, Training, network_of, trained
+from pags.experiments.engines import Progress, Task, run_tasks
+from pags.experiments.experiment import first_of_each_class
+from pags.experiments.settings import Common, DistractorSettings, Variant
+from pags.measure.distractor import energy_on_signal, pixels_on_signal, relative_noise_robustness
 from pags.measure.gradients import input_gradient
-from pags.measure.statistics import Interval, interval, mean_intervals
-from pags.seeds import generator, seeded_construction
-from pags.store import Record, Store, fingerprint
+from pags.measure.statistics import interval, mean_intervals
+from pags.records import Record
+from pags.seeds import generator
+from pags.store import Store, fingerprint
 from pags.training.attack import PGD, robust_correct
-from pags.training.fit import Plan, Report
-from pags.training.objectives import make_objective
 
 RECORD, GALLERY = "records/distractor.json", "records/distractor.safetensors"
-REVISION = 1
+REVISION = 2
 STANDARD, ROBUST = "standard", "robust"
 
 
-class Variant(BaseModel):
-    """One distractor, and how informative it is about the label.
+@columns("measures", revision=2)
+def distractor_measures(
+    model: nn.Module, test: ImageSet, whole: ImageSet, levels: tuple[float, ...], directions: int,
+    attack: PGD, seed: int,
+) -> Columns:  # fmt: skip
+    """Everything that is measured of one network on images with masks, per image.
 
-    Letters or a texture, see `pags.data.distractor`; of several letters each image has one, whose choice can
-    tell the label.
+    Args:
+        model: the network.
+        test: the images that are measured; `whole`: all test images, for the accuracy.
+        levels, directions: of the noise on either part.
+        attack: for the robust accuracy.
+        seed: of all draws.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    distractor: str = "A"
-    informative: NonNegativeFloat = 0.0
-
-    @property
-    def name(self) -> str:
-        """As it is called in records."""
-        return f"{self.distractor}, informative {self.informative:g}"
-
-
-class DistractorConfig(BaseModel):
-    """The first variant is the paper's; the others are trained on `variant_images` images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: str = "mnist"
-    data_folder: str | None = None
-    seed: int = 0
-    device: str = "cpu"
-    architecture: str = "small-resnet"
-    plan: Plan = Plan(epochs=3, learning_rate=0.1)
-    radii: tuple[PositiveFloat, ...] = (1, 4, 8)
-    """Epsilons of the attack, one drawn for each batch (B.2)."""
-    attack_steps: PositiveInt = 10
-    relative_step: PositiveFloat = 2.5
-    train_images: PositiveInt | None = None
-    variant_images: PositiveInt | None = None
-    images: PositiveInt = 500
-    levels: tuple[NonNegativeFloat, ...] = PAPER_LEVELS
-    directions: PositiveInt = 4
-    resamples: PositiveInt = 2000
-    variants: tuple[Variant, ...] = (
-        Variant(),
-        Variant(distractor="H"),
-        Variant(distractor="checks"),
-        Variant(distractor="AX"),
-        Variant(distractor="AX", informative=0.5),
-        Variant(distractor="AX", informative=1.0),
+    images, masks = test.images, test.masks
+    assert masks is not None
+    changes = relative_noise_robustness(
+        model, images, masks, levels, draws=generator(seed, "noise on a part"), directions=directions
     )
+    draws = generator(seed, "distractor", "attack")
+    found = {
+        "correct": correct(model, images, test.labels),
+        "robust": robust_correct(model, images, test.labels, attack, draws),
+        "energy on signal": energy_on_signal(input_gradient(model, images, "logit"), masks),
+        "pixels on signal": pixels_on_signal(masks),
+    }
+    accuracy = correct(model, whole.images, whole.labels).mean()
+    found["accuracy on all"] = accuracy.expand(len(images)).clone()
+    for place in range(len(levels)):
+        found[f"signal {place}"] = changes.signal[place]
+        found[f"distractor {place}"] = changes.distractor[place]
+    return found
 
 
 @dataclass
 class Distractor:
-    """The state of this part of an experiment."""
+    """The state of this part of an experiment.
 
-    config: DistractorConfig
+    Args:
+        settings: which distractors and networks.
+        common: seed, device, folder of data.
+        store: where artefacts and records go.
+    """
+
+    settings: DistractorSettings
+    common: Common
     store: Store
-
-    @cached_property
-    def workshop(self) -> Workshop:
-        """Where networks are trained and columns computed."""
-        return Workshop(self.store, self.config.device)
 
     @cached_property
     def base(self) -> DataSet:
         """The digits before a distractor is put beside them."""
-        from pathlib import Path
-
-        folder = self.config.data_folder
-        return load(self.config.data, folder=Path(folder) if folder else None)
+        return load(self.settings.data, folder=self.common.data_folder)
 
     def training_images(self, variant: Variant) -> int:
         """How many images the networks of a variant are trained on."""
-        limit = self.config.train_images
-        if variant != self.config.variants[0]:
-            limit = self.config.variant_images or limit
+        limit = self.settings.train_images
+        if variant != self.settings.variants[0]:
+            limit = self.settings.variant_images or limit
         return min(limit or len(self.base.train), len(self.base.train))
 
     def data(self, variant: Variant) -> DataSet:
-        """The images of a variant; those measured are a seeded choice."""
-        config, base, limit = self.config, self.base, self.training_images(variant)
-        train = base.train.sample(limit, config.seed) if limit < len(base.train) else base.train
+        """The images of a variant."""
+        base, limit, seed = self.base, self.training_images(variant), self.common.seed
+        train = base.train.sample(limit, seed) if limit < len(base.train) else base.train
         whole = distractor_set(
-            DataSet(train, base.test), distractor=variant.distractor,
-            informative=variant.informative, seed=config.seed,
-        )  # fmt: skip
-        return DataSet(whole.train.to(config.device), whole.test.to(config.device))
-
-    def recipe(self, variant: Variant, kind: str, data: DataSet) -> Record:
-        """What a network is a function of."""
-        config = self.config
-        attack = {"radii": config.radii, "steps": config.attack_steps, "step": config.relative_step}
-        return {
-            "stage": ["distractor", REVISION], "seed": config.seed, "data": data.train.provenance,
-            "architecture": config.architecture, "plan": config.plan.model_dump(mode="json"),
-            "attack": attack if kind == ROBUST else None,
-        }  # fmt: skip
-
-    def classifier(
-        self, variant: Variant, kind: str, data: DataSet, report: Report | None = None
-    ) -> nn.Module:
-        """The standard or the robust network of a variant."""
-        config = self.config
-        objective = make_objective(
-            "pgd", max(config.radii) if kind == ROBUST else 0, attack_steps=config.attack_steps,
-            relative_step=config.relative_step, radii=config.radii if kind == ROBUST else (),
-        )  # fmt: skip
-        return self.workshop.trained(
-            "classifiers", self.recipe(variant, kind, data), partial(self._network, data), objective,
-            data.train, config.plan, seed=config.seed, report=report,
-        )  # fmt: skip
-
-    def measures(self, variant: Variant, kind: str, report: Report | None = None) -> Columns:
-        """Everything that is measured of one network, per image."""
-        data, config = self.data(variant), self.config
-        recipe = self.recipe(variant, kind, data) | {
-            "measures of": REVISION, "images": config.images, "levels": config.levels,
-            "directions": config.directions,
-        }  # fmt: skip
-        return self.workshop.computed(
-            "measures", recipe, partial(self._measures, variant, kind, data, report)
+            DataSet(train, base.test),
+            distractor=variant.distractor,
+            informative=variant.informative,
+            seed=seed,
         )
+        return DataSet(whole.train.to(self.common.device), whole.test.to(self.common.device))
 
-    def _measures(self, variant: Variant, kind: str, data: DataSet, report: Report | None) -> Columns:
-        model, config = self.classifier(variant, kind, data, report), self.config
-        test = data.test.sample(min(config.images, len(data.test)), config.seed)
-        images, masks = test.images, test.masks
-        assert masks is not None
-        changes = relative_noise_robustness(
-            model, images, masks, config.levels,
-            draws=generator(config.seed, "noise on a part"), directions=config.directions,
+    def model(self, variant: Variant, kind: str, data: DataSet) -> Subject:
+        """The standard or the robust network of a variant."""
+        asked, robust = self.settings, kind == ROBUST
+        training = Training(
+            architecture=asked.architecture, objective="pgd" if robust else "cross-entropy",
+            strength=max(asked.radii) if robust else 0, attack_steps=asked.attack_steps,
+            relative_step=asked.relative_step, radii=asked.radii if robust else (), plan=asked.plan,
+            seed=self.common.seed,
         )  # fmt: skip
-        gradient = input_gradient(model, images, "logit")
-        attack = PGD(min(config.radii), steps=config.attack_steps, relative_step=config.relative_step)
-        draws = generator(config.seed, "distractor", "attack")
-        columns = {
-            "correct": correct(model, images, test.labels),
-            "robust": robust_correct(model, images, test.labels, attack, draws),
-            "energy on signal": energy_on_signal(gradient, masks),
-            "pixels on signal": pixels_on_signal(masks),
-        }
-        whole = correct(model, data.test.images, data.test.labels).mean()
-        columns["accuracy on all"] = whole.expand(len(images)).clone()
-        for place in range(len(config.levels)):
-            columns[f"signal {place}"] = changes.signal[place]
-            columns[f"distractor {place}"] = changes.distractor[place]
-        return columns
+        return trained(Cache(self.store, self.common.device), data.train, training)
 
-    def _network(self, data: DataSet) -> nn.Module:
-        train = data.train
-        mean, std = train.statistics()
-        with seeded_construction(self.config.seed, "distractor"):
-            name = self.config.architecture
-            return build_classifier(name, train.shape[0], len(train.classes), mean=mean, std=std)
+    def columns(self, variant: Variant, kind: str, report: Report = lambda share: None) -> Columns:
+        """Everything that is measured of one network, per image."""
+        data, asked = self.data(variant), self.settings
+        subject = self.model(variant, kind, data)
+        subject.network.value(report)
+        test = data.test.sample(min(asked.images, len(data.test)), self.common.seed)
+        attack = PGD(min(asked.radii), steps=asked.attack_steps, relative_step=asked.relative_step)
+        made = Cache(self.store, self.common.device).made(
+            distractor_measures, model=subject.network, test=test, whole=data.test, levels=asked.levels,
+            directions=asked.directions, attack=attack, seed=self.common.seed,
+        )  # fmt: skip
+        return made.value()
+
+    def tasks(self) -> list[Task]:
+        """A task for each network."""
+        return [
+            Task(f"{kind} network beside {v.name}", cost * self.training_images(v), (place, kind))
+            for place, v in enumerate(self.settings.variants)
+            for kind, cost in ((STANDARD, 1), (ROBUST, 8))
+        ]
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        """Do one task."""
+        self.columns(self.settings.variants[what[0]], what[1], report)
 
 
 def run_distractor(
-    config: DistractorConfig,
+    settings: DistractorSettings,
+    common: Common,
     store: Store,
     progress: Progress = lambda what, share: None,
     *,
     engine: str = "inline",
+    workers: int | None = None,
 ) -> Record:
-    """Train, measure and judge; what the store already holds is not done again."""
-    key = fingerprint({"settings": config.model_dump(mode="json"), "revision": REVISION})
+    """Train and measure; what the store already holds is not done again."""
+    key = fingerprint([identity(settings), identity(common), REVISION])
     if store.has(RECORD) and store.has(GALLERY) and (record := store.read_record(RECORD)).get("key") == key:
         return record
-    state = Distractor(config, store)
-    jobs = [
-        Job[Distractor](
-            f"{kind} network beside {v.name}", cost * state.training_images(v), partial(_measure, v, kind)
-        )
-        for v in config.variants
-        for kind, cost in ((STANDARD, 1), (ROBUST, 8))
-    ]
-    make = (lambda: state) if engine == "inline" else partial(Distractor, config, store)
-    run_jobs(jobs, make, engine=engine, device=config.device, progress=progress)
+    state = Distractor(settings, common, store)
+    make = (lambda: state) if engine == "inline" else partial(Distractor, settings, common, store)
+    run_tasks(state.tasks(), make, engine=engine, workers=workers, device=common.device, progress=progress)
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
-    variants = [_entry(state, variant) for variant in config.variants]
-    record = {
-        "key": key,
-        "settings": config.model_dump(mode="json"),
-        "variants": variants,
-    }
-    store.write_record(RECORD, record)
+    variants = [_entry(state, variant) for variant in settings.variants]
+    store.write_record(
+        RECORD, {"key": key, "settings": settings.model_dump(mode="json"), "variants": variants}
+    )
     return store.read_record(RECORD)
-
-
-def _measure(variant: Variant, kind: str, state: Distractor, report: Report) -> None:
-    state.measures(variant, kind, report)
 
 
 def _entry(state: Distractor, variant: Variant) -> Record:
     """One variant: means of both networks, and the ratio of changes at each level above 0."""
     entry: Record = {"name": variant.name} | variant.model_dump()
+    seed, resamples = state.common.seed, state.common.resamples
     for kind in (STANDARD, ROBUST):
-        columns = state.measures(variant, kind)
-        draws = generator(state.config.seed, "means")
-        means = mean_intervals(columns, draws=draws, resamples=state.config.resamples)
-        ratios = [_ratio(state, columns, place) for place in positive(state.config)]
+        found = {name: column.cpu() for name, column in state.columns(variant, kind).items()}
+        means = mean_intervals(found, draws=generator(seed, "means"), resamples=resamples)
+        ratios = [
+            interval(
+                lambda m: m[:, 0] / m[:, 1],
+                torch.stack([found[f"signal {place}"], found[f"distractor {place}"]], 1),
+                draws=generator(seed, "relative noise robustness", place), resamples=resamples,
+            )
+            for place in positive(state.settings)
+        ]  # fmt: skip
         entry[kind] = {
             "means": {name: value.to_record() for name, value in means.items()},
             "ratios": [ratio.to_record() for ratio in ratios],
@@ -244,32 +190,20 @@ def _entry(state: Distractor, variant: Variant) -> Record:
     return entry
 
 
-def positive(config: DistractorConfig) -> list[int]:
+def positive(settings: DistractorSettings) -> list[int]:
     """The places of the noise levels above 0."""
-    return [place for place, level in enumerate(config.levels) if level > 0]
-
-
-def _ratio(state: Distractor, columns: Columns, place: int) -> Interval:
-    """Relative noise robustness at one level: the change on the signal over that on the distractor."""
-    table = torch.stack([columns[f"signal {place}"], columns[f"distractor {place}"]], 1).cpu()
-    draws = generator(state.config.seed, "relative noise robustness", place)
-    return interval(lambda m: m[:, 0] / m[:, 1], table, draws=draws, resamples=state.config.resamples)
-
-
-# Pictures -----------------------------------------------------------------------------------------------
+    return [place for place, level in enumerate(settings.levels) if level > 0]
 
 
 def _gallery(state: Distractor) -> Columns:
     """Figure 16: some images, noise on either part, and both networks' gradients; for each variant."""
     found: Columns = {}
-    for place, variant in enumerate(state.config.variants):
+    for place, variant in enumerate(state.settings.variants):
         data = state.data(variant)
-        labels = data.test.labels
-        several = torch.cat([(labels == label).nonzero()[:1, 0] for label in labels.unique()])[:8]
-        test = data.test.take(several)
+        test = data.test.take(first_of_each_class(data.test, 8).to(data.test.labels.device))
         images, masks = test.images, test.masks
         assert masks is not None
-        noise = torch.randn(images.shape, generator=generator(state.config.seed, "figure 16")).to(images)
+        noise = torch.randn(images.shape, generator=generator(state.common.seed, "figure 16")).to(images)
         on_signal = masks[:, None].to(images)
         found |= {
             f"images {place}": images,
@@ -278,6 +212,6 @@ def _gallery(state: Distractor) -> Columns:
             f"noise on distractor {place}": (images + 0.5 * noise * (1 - on_signal)).clamp(0, 1),
         }
         for kind in (STANDARD, ROBUST):
-            model = state.classifier(variant, kind, data)
+            model = network_of(state.model(variant, kind, data))
             found[f"gradient {kind} {place}"] = input_gradient(model, images, "logit")
     return found

@@ -15,20 +15,31 @@ from torch import Tensor
 from pags.arrays import project
 from pags.auditing import EvaluationSet
 from pags.auditing.columns import measured, pictures
+from pags.auditing.evaluation import short_name
 from pags.auditing.result import model_record
 from pags.auditing.run import settings_of
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load
-from pags.experiments.cache import Cache, Columns, Report, columns
-from pags.experiments.classifiers import STANDARD, UNTRAINED, Subject, Training, trained, untrained_control
+from pags.experiments.cache import Cache, Columns, Report, columns, identity
+from pags.experiments.classifiers import (
+    STANDARD,
+    UNTRAINED,
+    Subject,
+    Training,
+    network_of,
+    trained,
+    untrained_control,
+)
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.estimators import Estimators
 from pags.experiments.settings import ExperimentSettings, Sweep
+from pags.measure.robustness import off_manifold_share
 from pags.measure.statistics import Interval, mean_intervals
 from pags.records import ModelRecord, Record, SweepLine, SweepRecord
+from pags.score.denoiser import score_of
 from pags.seeds import generator
 from pags.store import Store, fingerprint
-from pags.training.objectives import objective_entry
+from pags.training.objectives import get_objective
 
 RECORD, GALLERY = "records/sweep.json", "records/gallery.safetensors"
 REVISION = 1
@@ -95,11 +106,9 @@ class Experiment:
         """Raise for settings that some later step would refuse, before any work is done."""
         for subject in self.subjects():
             self.training(*subject).make_objective()
-        self.control.network.value() if False else self.control.network.thing
-        self.settings.measures.check()
+        assert network_of(self.untrained())
         self.estimators.check(self.settings.measures.sigma)
         one = self.data.test.take(slice(0, 2))
-        EvaluationSet.of(one, measures=self.settings.measures)  # knows the metrics, and tries none
         for metric in EvaluationSet.of(one, measures=self.settings.measures).metrics:
             metric.compare(one.images, one.images)  # images that are too small for LPIPS are refused here
 
@@ -120,13 +129,8 @@ class Experiment:
         """The classifier trained with an objective at a strength."""
         return trained(self.cache, self.data.train, self.training(objective, strength, repeat))
 
-    @property
-    def control(self) -> Subject:
-        """The untrained network."""
-        return self.untrained(0)
-
-    def untrained(self, repeat: int) -> Subject:
-        """The untrained network of a repeat."""
+    def untrained(self, repeat: int = 0) -> Subject:
+        """The control: the untrained network of a repeat."""
         return untrained_control(self.cache, self.data.train, self.training("cross-entropy", 0.0, repeat))
 
     def columns(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Columns:
@@ -158,8 +162,8 @@ class Experiment:
         name = "measuring the untrained network" if objective == UNTRAINED else f"classifier: {what}"
         name += f" ({repeat + 1} of {self.settings.repeats})" if self.settings.repeats > 1 else ""
         steps = self.training(objective, strength).attack_steps if strength else 0
-        cost = 2.0 if objective == UNTRAINED else 2 + 1.5 * objective_entry(objective if strength else "cross-entropy").cost(steps)
-        return Task(name, cost, ("model", objective, strength, repeat))
+        step = 0.0 if objective == UNTRAINED else get_objective(objective).cost(steps)
+        return Task(name, 4 + step, ("model", objective, strength, repeat))
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
         """Do one task."""
@@ -170,12 +174,14 @@ class Experiment:
             for part in self.evaluation.parts:
                 assert part.basis is not None
             for known in self.evaluation.kinds:
-                self.evaluation.score_at(torch.arange(1), None if known == "all classes" else self.data.test.labels[:1])
+                self.evaluation.score_at(
+                    torch.arange(1), None if known == "all classes" else self.data.test.labels[:1]
+                )
         elif rest[0] == UNTRAINED:
             self.columns(self.untrained(rest[2]))
         else:
             subject = self.model(*rest)
-            subject.network.value(report)  # type: ignore[union-attr]  # trained, with progress, before it is measured
+            subject.network.value(report)  # with progress
             self.columns(subject)
 
     # Records ------------------------------------------------------------------------------------------------
@@ -202,15 +208,19 @@ class Experiment:
     def model_record(self, objective: str, strength: float) -> ModelRecord:
         """The record of one model over all seeds."""
         runs = self.runs(objective, strength)
-        name = UNTRAINED if objective == UNTRAINED else self.training(objective, strength).name
+        subject = self.untrained() if objective == UNTRAINED else self.model(objective, strength)
         record = model_record(
-            name, self.model(objective, strength).about if objective != UNTRAINED else self.control.about,
+            subject.name, subject.about,
             settings_of(self.evaluation, control=True), runs, lost=self._accuracy_lost(objective, runs),
             resamples=self.settings.resamples,
         )  # fmt: skip
         record["objective"], record["strength"] = objective, strength
         if objective == UNTRAINED:
-            record["regime"] = {"name": "control", "accuracy_lost": None, "rule": "an untrained network has none"}
+            record["regime"] = {
+                "name": "control",
+                "accuracy_lost": None,
+                "rule": "an untrained network has none",
+            }
         return record
 
     def _accuracy_lost(self, objective: str, runs: Sequence[Columns]) -> Interval:
@@ -234,10 +244,9 @@ class Experiment:
             "images": images.images, "labels": images.labels, "directions": directions,
             "directions on": torch.stack([project(direction, basis) for direction in directions]),
         }  # fmt: skip
-        subjects = [self.control, *(self.model(*subject) for subject in self.subjects())]
-        for subject in subjects:
-            network = subject.network.value() if hasattr(subject.network, "value") else subject.network.thing
-            for target in evaluation.measures.targets:
+        for subject in (self.untrained(), *(self.model(*one) for one in self.subjects())):
+            network = network_of(subject)
+            for target in evaluation.targets:
                 found |= _named(pictures(network, evaluation, chosen, target), subject.name, target)
         return {name: value.cpu() for name, value in found.items()}
 
@@ -258,3 +267,78 @@ class Experiment:
         draws = generator(self.settings.seed, "score shares")
         found = mean_intervals(shares, draws=draws, resamples=self.settings.resamples)
         return {"sigmas": list(SIGMAS), "off": [found[f"{sigma:g}"].to_record() for sigma in SIGMAS]}
+
+
+@columns("measures")
+def score_share(estimator: Any, denoiser: Any, images: ImageSet, sigma: float) -> Columns:
+    """The share of the energy of the score of all classes outside the tangent spaces, per image."""
+    score = score_of(denoiser, images.images, sigma)
+    return {"share": off_manifold_share(score, estimator(images.images)[0].to(score))}
+
+
+def run_sweeps(
+    settings: ExperimentSettings,
+    store: Store,
+    progress: Progress = lambda what, share: None,
+    *,
+    engine: str = "inline",
+    workers: int | None = None,
+) -> SweepRecord:
+    """Train and measure; what the store already holds is not done again.
+
+    Args:
+        settings: the settings.
+        store: where artefacts and records go.
+        progress: called with what is being done.
+        engine, workers: where the tasks run, see `pags.experiments.engines`.
+
+    Returns:
+        The record; the pictures are in `GALLERY`.
+
+    Raises:
+        PagsError: something cannot be written, or a training diverged; what was finished is kept.
+    """
+    experiment = Experiment(settings, store)
+    experiment.check()
+    key = fingerprint(
+        {"settings": identity(settings), "data": identity(experiment.data.test), "revision": REVISION}
+    )
+    if store.has(RECORD) and store.has(GALLERY) and (record := store.read_record(RECORD)).get("key") == key:
+        return record  # type: ignore[return-value]
+    run_tasks(
+        experiment.tasks(),
+        (lambda: experiment) if engine == "inline" else partial(Experiment, settings, store),
+        engine=engine, workers=workers, device=settings.device, progress=progress,
+    )  # fmt: skip
+    progress("writing the records", 1.0)
+    store.write_tensors(GALLERY, experiment.gallery(), {"key": key})
+    found = experiment.sweep_record(key)
+    store.write_record(RECORD, found)  # last: a record that is there says that everything is
+    return found
+
+
+def line(sweep: Sweep) -> SweepLine:
+    """A sweep with its words for people."""
+    entry = get_objective(sweep.objective)
+    return {
+        "objective": short_name(sweep.objective), "strengths": list(sweep.strengths), "title": entry.title,
+        "symbol": entry.symbol,
+    }  # fmt: skip
+
+
+def first_of_each_class(data: ImageSet, count: int) -> Tensor:
+    """The places of the first image of class 0, of class 1, …, then of the second ones, `count` in all."""
+    labels, found = data.labels.cpu(), list[int]()
+    places = [(labels == c).nonzero()[:, 0].tolist() for c in range(len(data.classes))]
+    for turn in range(max(map(len, places))):
+        found += [own[turn] for own in places if turn < len(own)]
+        if len(found) >= count:
+            break
+    return torch.tensor(found[:count])
+
+
+def _named(shown: Columns, model: str, target: str) -> Columns:
+    """The pictures of one model under the names of `pags.records.SweepRecord`."""
+    of_score = {"score": f"score {target}", "on score": f"on score {target}"}
+    left_out = {"image", "predicted"}
+    return {of_score.get(n, f"{n} {model} {target}"): v for n, v in shown.items() if n not in left_out}

@@ -5,96 +5,107 @@ and epochs; `paper` its 30 strengths, 10 seeds, epochs, learning rates and image
 `pags.training.recipes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
-
+from pags.auditing.measures import PAPER_NORMS, Measures
 from pags.errors import UsageError
-from pags.experiments.config import Sweep, SweepConfig
-from pags.experiments.distractor import DistractorConfig, Variant
-from pags.experiments.generate import GenerateSettings
-from pags.experiments.transfer import TransferConfig
+from pags.experiments.classifiers import Training
+from pags.experiments.problems import GenerateSettings
+from pags.experiments.settings import (
+    DistractorSettings,
+    ExperimentSettings,
+    Manifold,
+    Score,
+    Sweep,
+    TransferSettings,
+    Variant,
+)
 from pags.training.fit import Plan
+from pags.training.objectives import OBJECTIVES, get_objective
 from pags.training.recipes import Recipe, read_recipe, recipe_names
 
-Scale = Literal["smoke", "small", "paper"]
-SCALES: tuple[Scale, ...] = ("smoke", "small", "paper")
-
-OBJECTIVES = ("gradient-norm", "smoothing", "pgd", "smoothness")
-PAPER_NORMS = (1.438, 2.637, 4.833, 8.859)
-"""Figures 8 and 9, of 32×32×3 pixels; Figure 3 has the second (docs/choices.md, 8)."""
-
+Scale = Literal["demo", "smoke", "small", "paper"]
+SCALES: tuple[Scale, ...] = ("demo", "smoke", "small", "paper")
 
 GENTLE_RADII = (0.5, 1.0, 2.0)
 """For MNIST with a distractor below the paper's scale. With its 1, 4 and 8 as radii of each image, the
 three-block network learned nothing in two epochs; the release's balls are of about ε/√128 an image."""
+ADAM: dict[str, Any] = {"optimizer": "adam", "weight_decay": 0}
+PARTS: dict[str, Callable[[ExperimentSettings, str], Any]] = {}
+"""How the settings of a part follow from those of the sweeps."""
 
 
-class Settings(BaseModel):
-    """Everything that `pags reproduce` runs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    scale: Scale
-    sweep: SweepConfig
-    transfer: TransferConfig
-    distractor: DistractorConfig
-    generation: GenerateSettings
-    smoothgrad_samples: PositiveInt = 16
-
-
-def settings_for(data: str, scale: str, **changes: Any) -> Settings:
+def settings_for(
+    data: str, scale: str, *, parts: Sequence[str] = (), objectives: Sequence[str] = (), **changes: Any
+) -> ExperimentSettings:
     """The settings of a scale for a data set.
 
     Args:
         data: a data set, see `pags.data.sources`.
         scale: one of `SCALES`.
-        changes: fields of `SweepConfig` that are to differ; seed, device and data_folder hold for all parts.
+        parts: which of "transfer", "distractor" and "generation" are wanted beside the sweeps.
+        objectives: further objectives (`file.py:name`), swept at their own strengths beside the paper's.
+        changes: values that are to differ, by name; names of parts are joined by "__", as in
+            `score__file="edm.pkl"`.
 
     Raises:
-        UsageError: an unknown scale, or no recipe says what the paper's setting for these data is.
+        UsageError: an unknown scale or name; no recipe says what the paper's setting for these data is.
     """
     if scale not in SCALES:
         raise UsageError(f"a scale among {', '.join(SCALES)}", got=repr(scale), suggestion="smoke")
-    sweep = {"smoke": _smoke, "small": _small, "paper": _paper}[scale](data)
-    sweep = SweepConfig.model_validate(sweep.model_dump() | changes)
-    common = {name: getattr(sweep, name) for name in ("seed", "device", "data_folder", "resamples")}
-    return Settings(
-        scale=scale,
-        sweep=sweep,
-        transfer=_transfer(sweep, scale),
-        distractor=_distractor(data, scale).model_copy(update=common),
-        generation=_generation(sweep, scale),
-        smoothgrad_samples={"smoke": 8, "small": 16, "paper": 32}[scale],
-    )
+    make = {
+        "demo": lambda data: ExperimentSettings(data=data),
+        "smoke": _smoke,
+        "small": _small,
+        "paper": _paper,
+    }
+    settings = make[scale](data).with_(scale=scale)
+    further = tuple(own_sweep(objective, settings.sweeps) for objective in objectives)
+    settings = changed(settings.with_(sweeps=(*settings.sweeps, *further)), changes)
+    made = {part: PARTS[part](settings, scale) for part in parts if part in PARTS}
+    return settings.with_(**made)
 
 
-def _smoke(data: str) -> SweepConfig:
+def own_sweep(objective: str, others: Sequence[Sweep]) -> Sweep:
+    """The sweep of an objective at the strengths that it says itself."""
+    steps = others[0].attack_steps if others else 7
+    return Sweep(objective=objective, strengths=(0, *get_objective(objective).strengths), attack_steps=steps)
+
+
+def changed(settings: Any, changes: dict[str, Any]) -> Any:
+    """Settings with some values changed; `score__file` is the file of the score. None changes nothing."""
+    own: dict[str, Any] = {}
+    for name, value in changes.items():
+        first, _, rest = name.partition("__")
+        if value is None:
+            continue
+        own[first] = changed(own.get(first, getattr(settings, first)), {rest: value}) if rest else value
+    return settings.with_(**own) if own else settings
+
+
+def _smoke(data: str) -> ExperimentSettings:
     """The demo's settings with the fourth objective; other data: few images, small networks, few epochs."""
     smoothness = Sweep(objective="smoothness", strengths=(0, 0.3, 1, 3, 10, 100))
-    base = SweepConfig(data=data)
-    base = base.model_copy(update={"sweeps": (*base.sweeps, smoothness)})
+    base = ExperimentSettings(data=data)
+    base = base.with_(sweeps=(*base.sweeps, smoothness))
     if data == "digits":
         return base
-    return base.model_copy(
-        update={
-            "train_images": 2000,
-            "images": 200,
-            "classifier": Plan(epochs=5, learning_rate=0.1),
-            "sweeps": _ladders((0.25, 0.5, 1, 2, 4), steps=3),
-            "latent": 32,
-            "autoencoder_widths": (32, 64, 128),
-            "autoencoder": Plan(
-                epochs=15, batch_size=64, optimizer="adam", learning_rate=2e-3, weight_decay=0
-            ),
-            "denoiser_widths": (32, 64, 96),
-            "denoiser": Plan(epochs=10, optimizer="adam", learning_rate=2e-3, weight_decay=0, average=0.99),
-            "norms": PAPER_NORMS,
-            "norm": PAPER_NORMS[1],
-            "directions": 4,
-        }
-    )
+    return base.with_(
+        train_images=2000, images=200, training=Training(plan=Plan(epochs=5, learning_rate=0.1)),
+        sweeps=_ladders((0.25, 0.5, 1, 2, 4), steps=3),
+        manifold=Manifold(
+            latent=32, widths=(32, 64, 128), plan=Plan(epochs=15, batch_size=64, learning_rate=2e-3, **ADAM)
+        ),
+        score=Score(widths=(32, 64, 96), plan=Plan(epochs=10, learning_rate=2e-3, average=0.99, **ADAM)),
+        measures=_measures(4),
+    )  # fmt: skip
+
+
+def _measures(directions: int, sigma: float = 0.5) -> Measures:
+    """The sweeps' measures at the paper's norms."""
+    base = ExperimentSettings().measures
+    return base.with_(norms=PAPER_NORMS, norm=PAPER_NORMS[1], directions=directions, sigma=sigma)
 
 
 def _ladders(radii: Sequence[float], *, steps: int) -> tuple[Sweep, ...]:
@@ -107,11 +118,11 @@ def _ladders(radii: Sequence[float], *, steps: int) -> tuple[Sweep, ...]:
     )
 
 
-def _small(data: str) -> SweepConfig:
+def _small(data: str) -> ExperimentSettings:
     """The paper's network with a third of its strengths, three seeds and a fast schedule."""
     base = _smoke(data)
     if data == "digits":
-        return base.model_copy(update={"repeats": 3})
+        return base.with_(repeats=3)
     sweeps = (
         Sweep(objective="gradient-norm", strengths=(0, *_logarithmic(-4, 2, 9))),
         Sweep(objective="smoothing", strengths=(0, *_logarithmic(-2, 1, 9))),
@@ -119,28 +130,20 @@ def _small(data: str) -> SweepConfig:
         Sweep(objective="smoothness", strengths=(0, *_logarithmic(-3, 3, 9))),
     )
     flip = not data.startswith(("mnist", "svhn"))
-    return base.model_copy(
-        update={
-            "architecture": "resnet18",
-            "classifier": Plan(epochs=30, learning_rate=0.1, crop=4, flip=flip),
-            "sweeps": sweeps,
-            "repeats": 3,
-            "train_images": None,
-            "images": 1000,
-            "scale_rate": True,
-            "latent": 128,
-            "autoencoder_widths": (128, 256, 512),
-            "autoencoder": Plan(
-                epochs=50, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0
-            ),
-            "denoiser_widths": (96, 192, 256),
-            "denoiser": Plan(epochs=60, optimizer="adam", learning_rate=1e-3, weight_decay=0, average=0.999),
-            "directions": 8,
-        }
-    )
+    plan = Plan(epochs=30, learning_rate=0.1, crop=4, flip=flip)
+    return base.with_(
+        training=Training(architecture="resnet18", plan=plan, scale_rate=True), sweeps=sweeps, repeats=3,
+        train_images=None, images=1000,
+        manifold=Manifold(
+            latent=128, widths=(128, 256, 512),
+            plan=Plan(epochs=50, batch_size=128, learning_rate=1e-3, **ADAM),
+        ),
+        score=Score(widths=(96, 192, 256), plan=Plan(epochs=60, learning_rate=1e-3, average=0.999, **ADAM)),
+        measures=_measures(8),
+    )  # fmt: skip
 
 
-def _paper(data: str) -> SweepConfig:
+def _paper(data: str) -> ExperimentSettings:
     """The paper's setting, from the recipe of the data set."""
     recipe = _recipe_of(data)
     sweeps = tuple(
@@ -148,26 +151,20 @@ def _paper(data: str) -> SweepConfig:
         for name in OBJECTIVES
         if name in recipe.strengths
     )
-    return SweepConfig(
-        data=data,
-        repeats=10 if data == "cifar10" else 1,
-        architecture=recipe.architecture,
-        activation=recipe.activation,
-        classifier=recipe.plan,
-        relative_step=recipe.relative_step,
-        scale_rate=True,
-        sweeps=sweeps,
+    training = Training(
+        architecture=recipe.architecture, activation=recipe.activation, plan=recipe.plan,
+        relative_step=recipe.relative_step, scale_rate=True,
+    )  # fmt: skip
+    return ExperimentSettings(
+        data=data, repeats=10 if data == "cifar10" else 1, training=training, sweeps=sweeps,
         images=2000 if data == "cifar10" else 1000,
-        latent=128,
-        autoencoder_widths=(128, 256, 512, 1024),
-        autoencoder=Plan(epochs=100, batch_size=100, optimizer="adam", learning_rate=1e-4, weight_decay=0),
-        denoiser_widths=(128, 256, 256),
-        denoiser=Plan(epochs=200, optimizer="adam", learning_rate=1e-3, weight_decay=0, average=0.9999),
-        sigma=1.2 if data.startswith("imagenet") else 0.5,
-        norms=PAPER_NORMS,
-        norm=PAPER_NORMS[1],
-        gallery=10,
-    )
+        manifold=Manifold(
+            latent=128, widths=(128, 256, 512, 1024),
+            plan=Plan(epochs=100, batch_size=100, learning_rate=1e-4, **ADAM),
+        ),
+        score=Score(widths=(128, 256, 256), plan=Plan(epochs=200, learning_rate=1e-3, average=0.9999, **ADAM)),
+        measures=_measures(8, sigma=1.2 if data.startswith("imagenet") else 0.5), gallery=10,
+    )  # fmt: skip
 
 
 def _recipe_of(data: str) -> Recipe:
@@ -183,49 +180,51 @@ def _recipe_of(data: str) -> Recipe:
     return read_recipe(found[0])
 
 
-def _transfer(sweep: SweepConfig, scale: Scale) -> TransferConfig:
+def _transfer(sweep: ExperimentSettings, scale: str) -> TransferSettings:
     """Networks at twice the size, trained like the sweep's, at radii whose accuracy lasts."""
     radii = next((s.strengths for s in sweep.sweeps if s.objective == "pgd"), (0.0,))
-    plan = sweep.classifier
-    if scale == "smoke":
+    plan = sweep.training.plan
+    if scale in ("demo", "smoke"):
         plan = plan.model_copy(update={"epochs": max(1, plan.epochs * 2 // 3)})
     if scale == "paper":
-        return TransferConfig(strengths=(0, 0.25, 0.5, 1, 3, 5), attack_steps=3, plan=plan)
-    return TransferConfig(strengths=tuple(2 * radius for radius in radii[:4]), attack_steps=3, plan=plan)
+        return TransferSettings(strengths=(0, 0.25, 0.5, 1, 3, 5), attack_steps=3, plan=plan)
+    return TransferSettings(strengths=tuple(2 * radius for radius in radii[:4]), attack_steps=3, plan=plan)
 
 
-def _distractor(data: str, scale: Scale) -> DistractorConfig:
+def _distractor(sweep: ExperimentSettings, scale: str) -> DistractorSettings:
     """Digits beside a distractor: scikit-learn's where the data are these, else MNIST's, as in the paper."""
-    if data == "digits":
-        return DistractorConfig(
+    if sweep.data == "digits":
+        return DistractorSettings(
             data="digits", plan=Plan(epochs=12, learning_rate=0.1), radii=(0.3, 0.6, 1.2), attack_steps=5,
-            images=297, variants=(
-                Variant(), Variant(distractor="H"), Variant(distractor="checks"),
-                Variant(distractor="AX"), Variant(distractor="AX", informative=0.5),
-                Variant(distractor="AX", informative=1),
-            ),
+            images=297,
         )  # fmt: skip
-    if scale == "smoke":
-        return DistractorConfig(
-            plan=Plan(epochs=2, learning_rate=0.1), train_images=4000, attack_steps=3, images=300,
-            radii=GENTLE_RADII,
-            variants=(Variant(), Variant(distractor="AX"), Variant(distractor="AX", informative=1)),
-        )  # fmt: skip
+    letters = (Variant(), Variant(distractor="AX"), Variant(distractor="AX", informative=1))
+    plan = Plan(epochs=2, learning_rate=0.1)
+    if scale in ("demo", "smoke"):
+        return DistractorSettings(
+            plan=plan, train_images=4000, attack_steps=3, images=300, radii=GENTLE_RADII, variants=letters
+        )
     if scale == "small":
-        return DistractorConfig(
-            plan=Plan(epochs=2, learning_rate=0.1), radii=GENTLE_RADII, attack_steps=5,
-            variant_images=10_000, directions=2,
-            variants=(Variant(), Variant(distractor="AX"), Variant(distractor="AX", informative=1)),
-        )  # fmt: skip
+        return DistractorSettings(
+            plan=plan,
+            radii=GENTLE_RADII,
+            attack_steps=5,
+            variant_images=10_000,
+            directions=2,
+            variants=letters,
+        )
     recipe = read_recipe("mnist-distractor")
-    return DistractorConfig(
+    return DistractorSettings(
         architecture=recipe.architecture, plan=recipe.plan, radii=recipe.radii,
         attack_steps=recipe.attack_steps, relative_step=recipe.relative_step, images=1000,
     )  # fmt: skip
 
 
-def _generation(sweep: SweepConfig, scale: Scale) -> GenerateSettings:
-    return GenerateSettings(images={"smoke": 60, "small": 200, "paper": 500}[scale], seed=sweep.seed)
+def _generation(sweep: ExperimentSettings, scale: str) -> GenerateSettings:
+    return GenerateSettings(images={"demo": 60, "smoke": 60, "small": 200, "paper": 500}[scale])
+
+
+PARTS |= {"transfer": _transfer, "distractor": _distractor, "generation": _generation}
 
 
 def _logarithmic(low: float, high: float, count: int) -> tuple[float, ...]:

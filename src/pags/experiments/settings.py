@@ -49,7 +49,7 @@ class Manifold(Settings):
     file: Path | None = None
     """An autoencoder to use instead of training one."""
     latent: PositiveInt | None = 16
-    """k, the dimension of the tangent spaces; None: the principal components that hold 90 % of the variance."""
+    """k, the dimension of the tangent spaces; None: as many principal components as hold 90 %."""
     widths: tuple[PositiveInt, ...] = (32, 64)
     plan: Plan = Plan(epochs=60, batch_size=64, optimizer="adam", learning_rate=2e-3, weight_decay=0)
 

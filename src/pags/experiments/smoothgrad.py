@@ -4,53 +4,63 @@ SmoothGrad is the gradient of a randomised-smooth model. If robustness is what a
 help where robustness is missing, and find nothing left to do where it is there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from pags.experiments.config import Sweep
-from pags.experiments.stages import Stages
-from pags.measure.gradients import input_gradient, smooth_gradient
+from pags.auditing import EvaluationSet
+from pags.experiments.cache import Columns
+from pags.experiments.engines import Progress
+from pags.experiments.experiment import Experiment
+from pags.experiments.settings import Sweep
 from pags.measure.statistics import mean_intervals
+from pags.records import Record
 from pags.seeds import generator
-from pags.store import Record
 
 RECORD = "records/smoothgrad-{objective}.json"
-REVISION = 1
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 """Standard deviations of the noise, for images in [0, 1]; the usual advice is 10 to 20 % of the range."""
+METRICS = ("lpips", "cosine")
+
+
+def smooth_evaluation(experiment: Experiment, levels: Sequence[float], samples: int) -> EvaluationSet:
+    """The experiment's images, on which plain and smoothed gradients of one target are measured."""
+    return experiment.evaluation_of(
+        experiment.data.test, tangent=None, second=None, targets=("logit",), metrics=METRICS,
+        smooth_targets=("logit",), smooth_sigmas=tuple(levels), smooth_samples=samples,
+    )  # fmt: skip
 
 
 def smoothgrad_along(
-    stages: Stages,
+    experiment: Experiment,
     sweep: Sweep,
     *,
     levels: Sequence[float] = LEVELS,
     samples: int = 32,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = lambda what, share: None,
 ) -> Record:
     """Similarity with the score of plain and of smoothed gradients, for every strength of a sweep.
 
     The gradient is that of the logit of the class predicted for the clean image, the score that of the same
-    class (as in the sweep's main measure). Per image: 1 − LPIPS and cosine; kept in the store by recipe.
+    class. Columns are `lpips logit`, `smooth LEVEL lpips logit`, and the same with the cosine.
 
     Args:
-        stages: models, scores and references.
+        experiment: models and score.
         sweep: which of its sweeps.
         levels: noise levels of SmoothGrad, above zero.
-        samples: noisy copies an image.
-        progress: told what is being done.
+        samples: noisy copies per image.
+        progress: called with what is being done.
 
     Returns:
-        The record, also written as `RECORD`: one entry a strength with the mean of each column, and with the
-        gain of each level over the plain gradient, paired by image; and, under "more at 0", by how much
+        The record, also written as `RECORD`: one entry per strength with the mean of each column, and with
+        the gain of each level over the plain gradient, paired by image; and, under "more at 0", by how much
         the gain at strength 0 is above that at each strength (above 0: SmoothGrad helps the weak model more).
     """
-    found = []
+    evaluation, found = smooth_evaluation(experiment, levels, samples), list[Columns]()
     for place, strength in enumerate(sweep.strengths):
         progress(f"SmoothGrad of {sweep.objective} {strength:g}", place / len(sweep.strengths))
-        found.append(_columns(stages, sweep.objective, strength, levels, samples))
-    gains = [_gains(columns, levels) for columns in found]
+        found.append(experiment.columns(experiment.model(sweep.objective, strength), evaluation))
+    gains = [gains_of(columns, levels) for columns in found]
     more = [{name: gains[0][name] - gain[name] for name in gain} for gain in gains]
     record = {
         "objective": sweep.objective,
@@ -58,58 +68,27 @@ def smoothgrad_along(
         "samples": samples,
         "strengths": [
             {
-                "strength": strength, "means": _means(stages, a),
-                "gain": _means(stages, b), "more at 0": _means(stages, c),
+                "strength": strength, "means": _means(experiment, a),
+                "gain": _means(experiment, b), "more at 0": _means(experiment, c),
             }
             for strength, a, b, c in zip(sweep.strengths, found, gains, more, strict=True)
         ],
     }  # fmt: skip
-    stages.store.write_record(RECORD.format(objective=sweep.objective), record)
+    experiment.store.write_record(RECORD.format(objective=sweep.objective), record)
     return record
 
 
-def _columns(
-    stages: Stages, objective: str, strength: float, levels: Sequence[float], samples: int
-) -> dict[str, Tensor]:
-    """The columns of one model, from the store where it has them."""
-    recipe = {
-        "stage": ["smoothgrad", REVISION],
-        "seed": stages.seed,
-        "classifier": stages.recipes.classifier(objective, strength),
-        "scores": stages.recipes.scores(),
-        "upsample_to": stages.config.upsample_to,
-        "levels": list(levels),
-        "samples": samples,
-    }
-    compute = lambda: _compared(stages, objective, strength, levels, samples)  # noqa: E731
-    return stages.workshop.computed("measures", recipe, compute)
-
-
-def _compared(
-    stages: Stages, objective: str, strength: float, levels: Sequence[float], samples: int
-) -> dict[str, Tensor]:
-    model, images = stages.classifier(objective, strength), stages.data.test.images
-    reference = stages.references_for(model)["logit"]
-    plain = input_gradient(model, images)
-    columns = {"similarity 0": reference.similarity(plain), "cosine 0": reference.cosine(plain)}
-    for level in levels:
-        draws = generator(stages.seed, "smoothgrad")  # the same noise for every model and level
-        smooth = smooth_gradient(model, images, sigma=level, samples=samples, draws=draws)
-        columns[f"similarity {level:g}"] = reference.similarity(smooth)
-        columns[f"cosine {level:g}"] = reference.cosine(smooth)
-    return columns
-
-
-def _gains(columns: dict[str, Tensor], levels: Sequence[float]) -> dict[str, Tensor]:
-    """What each level adds to the plain gradient."""
+def gains_of(columns: Mapping[str, Tensor], levels: Sequence[float]) -> Columns:
+    """What each level adds to the plain gradient, per image: `METRIC LEVEL`."""
     return {
-        f"{kind} {level:g}": columns[f"{kind} {level:g}"] - columns[f"{kind} 0"]
-        for kind in ("similarity", "cosine")
+        f"{metric} {level:g}": columns[f"smooth {level:g} {metric} logit"] - columns[f"{metric} logit"]
+        for metric in METRICS
         for level in levels
     }
 
 
-def _means(stages: Stages, columns: dict[str, Tensor]) -> Record:
-    draws = generator(stages.seed, "smoothgrad", "means")
-    found = mean_intervals(columns, draws=draws, resamples=stages.config.resamples)
+def _means(experiment: Experiment, columns: Columns) -> Record:
+    settings = experiment.settings
+    draws = generator(settings.seed, "smoothgrad", "means")
+    found = mean_intervals(columns, draws=draws, resamples=settings.resamples)
     return {name: value.to_record() for name, value in found.items()}

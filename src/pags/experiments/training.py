@@ -1,40 +1,112 @@
-"""One robust classifier from settings to files: trained, evaluated, and never twice."""
+"""`pags train`: one robust classifier from settings to files: trained, evaluated, and never twice."""
 
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from pags.classifiers.about import recipe as network_recipe
-from pags.classifiers.build import build_classifier
 from pags.classifiers.modes import correct
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load
+from pags.errors import UsageError
+from pags.experiments.cache import Cache, Made, columns
+from pags.experiments.classifiers import Training, blank_classifier, classifier, file_label
 from pags.experiments.engines import Progress
-from pags.experiments.training_settings import Resolved, TrainSettings, data_folder, resolve
+from pags.experiments.made import made_by
+from pags.experiments.settings import Common
 from pags.measure.statistics import mean_intervals
-from pags.seeds import generator, seeded_construction
-from pags.store import Record, Store, fingerprint
+from pags.records import Record
+from pags.seeds import generator
+from pags.store import Store, fingerprint
 from pags.training.attack import PGD, robust_correct
-from pags.training.fit import Report, fit
+from pags.training.fit import EpochRecord, Plan
+from pags.training.objectives import get_objective
 from pags.training.parallel import Tell, launch, make_fabric
-
-REVISION = 1
-"""Raised by whoever changes what a training computes."""
+from pags.training.recipes import Recipe, read_recipe, recipe_names
 
 PATIENCE = 1800.0
 """Seconds for which processes wait for each other: the others do while the first takes the accuracies."""
-
 CHUNK = 512
 """Test images attacked together; each chunk has draws of its own, so it is part of what is computed."""
+
+
+class TrainSettings(Common):
+    """What to train and how; None leaves the choice to the recipe."""
+
+    data: str | None = None
+    recipe: str | None = None
+    objective: str = "pgd"
+    strength: NonNegativeFloat = 0.5
+    preset: Literal["ours", "paper", "release"] = "ours"
+    architecture: str | None = None
+    activation: str | None = None
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    learning_rate: PositiveFloat | None = None
+    clip_norm: PositiveFloat | None = None
+    scale_rate: bool = True
+    attack_steps: PositiveInt | None = None
+    devices: PositiveInt = 1
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
+    channels_last: bool = True
+    evaluate_every: NonNegativeInt = 1
+    """Epochs between accuracies; 0: none before the end."""
+    evaluate_images: PositiveInt = 512
+    evaluate_radius: NonNegativeFloat = 0.5
+    evaluate_steps: PositiveInt = 20
+
+    def resolved(self) -> tuple[str, Training]:
+        """The data set, and the training with everything decided.
+
+        Raises:
+            UsageError: an unknown recipe or objective; neither data nor a recipe; options at odds.
+        """
+        name = self.recipe or (self.data if self.data in recipe_names() else None)
+        recipe = read_recipe(name) if name else None
+        if self.data is None and recipe is None:
+            raise UsageError("data or a recipe to train on", got="neither", suggestion="--data digits")
+        if self.compile and self.objective == "gradient-norm" and self.strength > 0:
+            raise UsageError(
+                "an objective without a second derivative, for --compile",
+                got=self.objective,
+                suggestion="leaving --compile out, or --objective pgd",
+            )
+        training = Training.of(
+            {
+                "architecture": self.architecture or (recipe.architecture if recipe else None),
+                "activation": self.activation or (recipe.activation if recipe else None),
+                "attack_steps": self.attack_steps or (recipe.attack_steps if recipe else None),
+                "relative_step": recipe.relative_step if recipe else None,
+                "smoothness_sigma": recipe.smoothness_sigma if recipe else None,
+                "radii": recipe.radii if recipe and self.objective == "pgd" else None,
+                "plan": self._plan(recipe),
+                **{name: getattr(self, name) for name in _SHARED},
+            }
+        )
+        training.make_objective()
+        return self.data or (recipe.data if recipe else ""), training
+
+    def _plan(self, recipe: Recipe | None) -> Plan:
+        plan = recipe.plan if recipe else Plan(epochs=15, learning_rate=0.1)
+        names = ("epochs", "batch_size", "learning_rate", "clip_norm")
+        said = {name: value for name in names if (value := getattr(self, name)) is not None}
+        # Of a run of another length, the milestones stand at the same shares of it.
+        epochs = said.get("epochs", plan.epochs)
+        milestones = tuple(max(1, round(m * epochs / plan.epochs)) for m in plan.milestones)
+        return plan.model_copy(update={**said, "milestones": milestones})
+
+
+_SHARED = (
+    "objective", "strength", "preset", "scale_rate", "seed", "precision", "compile", "channels_last",
+)  # fmt: skip
+"""Fields of `TrainSettings` that `Training` has too."""
 
 
 def train(
@@ -48,12 +120,13 @@ def train(
 
     Args:
         settings: see `TrainSettings`.
-        store: where the classifier (`classifiers/NAME-KEY.safetensors`, for `load_classifier`), the record
-            (`records/train-NAME-KEY.json`) and the state of unfinished work are kept.
-        progress: told a row for each epoch: "epoch", "epochs", "loss", "learning_rate", "seconds",
+        store: where the classifier (`classifiers/NAME-KEY.safetensors`, for `load_classifier`; the same file
+            that a sweep with these settings has), the record (`records/train-NAME-KEY.json`) and the state of
+            unfinished work are kept.
+        progress: called with a row for each epoch: "epoch", "epochs", "loss", "learning_rate", "seconds",
             "images_per_second", and "clean" and "adversarial", the accuracies where they were taken.
-        on_share: told what is done, "training" or "measuring accuracies", and the share of both together
-            that is finished, at the start and about once a second.
+        on_share: called with what is done, "training" or "measuring accuracies", and the fraction of both
+            together that is completed, at the start and about once a second.
 
     Returns:
         The record: settings, plan, versions, device, epochs, and final accuracies with 95 % intervals;
@@ -63,199 +136,136 @@ def train(
         UsageError: the settings make no sense.
         TrainingDiverged: the loss is not finite.
     """
-    resolved = resolve(settings)
     fabric = make_fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
         precision=settings.precision,
         patience=PATIENCE,
     )
-    data = load(resolved.data, folder=data_folder(settings))
-    build(resolved, data)
-    names = file_names(resolved, data)
-    if not store.has(names["record"]):
+    state = _State(settings, store)
+    blank_classifier(state.data.train, state.training)  # what cannot be built is said before processes start
+    if not store.has(state.record):
         launch(fabric, _work, settings, store, tell=lambda said: _heard(said, progress, on_share))
-    return store.read_record(names["record"])
+    return store.read_record(state.record)
 
 
 def _heard(said: Record | tuple[str, float], progress: Callable[[Record], None], on_share: Progress) -> None:
-    """Hand on what the first process tells: a row an epoch, and shares between them."""
+    """Hand on what the first process tells: a row for each epoch, and shares between them."""
     if isinstance(said, tuple):
         on_share(*said)
     else:
         progress(said)
 
 
-def training_share(resolved: Resolved, data: DataSet) -> float:
-    """How much of the time goes into training, the rest being the last look at the accuracies; a guess.
+class _State:
+    """Data, training, and where its results are."""
 
-    Counted in forward passes: a training step takes three, or six with a second derivative or two images for
-    one, and a step of an attack takes two.
-    """
-    settings, clean = resolved.settings, resolved.settings.strength == 0
-    each = 3 if clean or settings.objective in ("pgd", "smoothing") else 6
-    attack = 2 * resolved.attack["attack_steps"] if settings.objective == "pgd" and not clean else 0
-    training = resolved.plan.epochs * len(data.train) * (each + attack)
-    evaluation = len(data.test) * (2 + 2 * settings.evaluate_steps * (settings.evaluate_radius > 0))
-    return training / (training + evaluation)
-
-
-def file_names(resolved: Resolved, data: DataSet) -> dict[str, str]:
-    """Where the classifier, the record and the unfinished state of a training are, within a store."""
-    recipe = {"train": REVISION, "data": [data.train.provenance, len(data.train)], **resolved.recipe()}
-    key = fingerprint(recipe)
-    whole = fingerprint({"recipe": recipe, "test": len(data.test), **resolved.evaluation()})
-    return {
-        "key": key,
-        "classifier": f"classifiers/{resolved.name}-{key}.safetensors",
-        "record": f"records/train-{resolved.name}-{whole}.json",
-        "state": f"unfinished/{key}.safetensors",
-        "epochs": f"unfinished/{key}.json",
-    }
-
-
-def build(resolved: Resolved, data: DataSet) -> nn.Module:
-    """The classifier with its first weights."""
-    mean, std = data.train.statistics()
-    channels, height, width = data.train.shape
-    with seeded_construction(resolved.settings.seed, "classifier"):
-        return build_classifier(
-            resolved.architecture, channels, len(data.train.classes),
-            activation=resolved.activation, mean=mean, std=std, size=(height, width),
+    def __init__(self, settings: TrainSettings, store: Store, device: str = "cpu") -> None:
+        self.settings, self.store = settings, store
+        self.source, self.training = settings.resolved()
+        self.data: DataSet = load(self.source, folder=settings.data_folder)
+        self.name = file_label(self.data.train, self.training)
+        cache = Cache(store, device)
+        self.made: Made[nn.Module] = cache.made(classifier, train=self.data.train, training=self.training)
+        self.accuracies = cache.made(
+            accuracies, model=self.made, part=self.data.test, radius=settings.evaluate_radius,
+            steps=settings.evaluate_steps, seed=settings.seed,
         )  # fmt: skip
+        key = fingerprint([self.accuracies.identity, settings.evaluate_every, settings.evaluate_images])
+        self.record = f"records/train-{self.name}-{key}.json"
+        self.epochs = f"unfinished/{self.made.identity}.json"
+
+    def share(self) -> float:
+        """How much of the time goes into training, the rest being the accuracies at the end; a guess, counted
+        in forward passes."""
+        settings, training = self.settings, self.training
+        cost = get_objective(training.objective if training.strength else "pgd").cost
+        step = cost(training.attack_steps) if training.strength else 3.0
+        whole = training.plan.epochs * len(self.data.train) * step
+        evaluation = len(self.data.test) * (2 + 2 * settings.evaluate_steps * (settings.evaluate_radius > 0))
+        return whole / (whole + evaluation)
 
 
 def _work(fabric: Fabric, tell: Tell, settings: TrainSettings, store: Store) -> None:
     """What each process does; the first alone writes and evaluates."""
-    resolved = resolve(settings)
-    data = load(resolved.data, folder=data_folder(settings))
-    names = file_names(resolved, data)
-    if not store.has(names["classifier"]):
-        _train(fabric, tell, resolved, data, store)
+    state = _State(settings, store, fabric.device.type)
+    if not state.made.is_there():
+        _train(fabric, tell, state)
     if fabric.is_global_zero:
-        _evaluate(fabric, tell, resolved, data, store)
+        _evaluate(fabric, tell, state)
 
 
-def _train(fabric: Fabric, tell: Tell, resolved: Resolved, data: DataSet, store: Store) -> None:
-    settings, names, model = resolved.settings, file_names(resolved, data), build(resolved, data)
-    facts = network_recipe(model)
-    slot, looked = store.slot(names["state"]), data.test.sample(min(settings.evaluate_images, len(data.test)))
-    rows, whole = dict[int, Record](), training_share(resolved, data)
-    if store.has(names["epochs"]) and slot.read() is not None:
-        rows = {row["epoch"]: row for row in store.read_record(names["epochs"])["epochs"]}
-    run = fit(
-        model, resolved.objective(), data.train, resolved.plan, seed=settings.seed, slot=slot, fabric=fabric,
-        fingerprint=names["key"], channels_last=settings.channels_last, compile=settings.compile,
-        on_progress=lambda share: tell(("training", share * whole)),
-    )  # fmt: skip
-    for epoch in run:
+def _train(fabric: Fabric, tell: Tell, state: _State) -> None:
+    settings, store, rows = state.settings, state.store, dict[int, Record]()
+    if store.has(state.epochs) and store.has(state.made.state):
+        rows = {row["epoch"]: row for row in store.read_record(state.epochs)["epochs"]}
+    looked, whole = state.data.test.sample(min(settings.evaluate_images, len(state.data.test))), state.share()
+    facts: Record = {"data": state.source}
+
+    def after_epoch(epoch: EpochRecord, network: nn.Module) -> None:
         if not fabric.is_global_zero:
-            continue
+            return
         row: Record = {**asdict(epoch), "clean": None, "adversarial": None}
         if settings.evaluate_every and epoch.epoch % settings.evaluate_every == 0:
-            columns = accuracies(model, looked, settings, fabric.device)
-            row |= {name: float(column.mean()) for name, column in columns.items()}
+            found = accuracies(
+                network,
+                looked.to(fabric.device),
+                settings.evaluate_radius,
+                settings.evaluate_steps,
+                settings.seed,
+            )
+            row |= {name: float(column.mean()) for name, column in found.items()}
         rows[epoch.epoch] = row
-        store.write_record(names["epochs"], {"epochs": [rows[number] for number in sorted(rows)]})
+        facts["record"] = {**made_by(fabric), "epochs": [rows[n] for n in sorted(rows)]}
+        store.write_record(state.epochs, {"epochs": facts["record"]["epochs"]})
         tell(row)
+
+    state.made.make(
+        several=fabric,
+        after_epoch=after_epoch,
+        facts=facts,
+        report=lambda share: tell(("training", share * whole)),
+    )
     if fabric.is_global_zero:
-        about = {
-            "classifier": facts,
-            "classes": list(data.train.classes),
-            "data": resolved.data,
-            "record": {**resolved.recipe(), **_made_by(fabric), "epochs": [rows[n] for n in sorted(rows)]},
-        }
-        store.write_tensors(names["classifier"], model.state_dict(), about)
-        slot.clear()
-        store.path(names["epochs"]).unlink(missing_ok=True)
+        store.path(state.epochs).unlink(missing_ok=True)
 
 
-def _evaluate(fabric: Fabric, tell: Tell, resolved: Resolved, data: DataSet, store: Store) -> None:
-    """Write the record, with the accuracies of the stored weights on all test images."""
-    settings, names, started = resolved.settings, file_names(resolved, data), time.monotonic()
-    weights, about = store.read_tensors(names["classifier"])
-    model = build(resolved, data)
-    model.load_state_dict(weights)
-    before = training_share(resolved, data)
-    columns = accuracies(
-        model.to(fabric.device), data.test, settings, fabric.device,
-        on_progress=lambda share: tell(("measuring accuracies", before + share * (1 - before))),
-    )  # fmt: skip
-    intervals = mean_intervals(columns, draws=generator(settings.seed, "resampling"))
-    made = about["record"]
+def _evaluate(fabric: Fabric, tell: Tell, state: _State) -> None:
+    """Write the record, with the accuracies of the kept weights on all test images."""
+    settings, started, before = state.settings, time.monotonic(), state.share()
+    tell(("measuring accuracies", before))
+    found = {name: column.cpu() for name, column in state.accuracies.value().items()}
+    intervals = mean_intervals(found, draws=generator(settings.seed, "resampling"))
+    made = state.made.about().get("record") or {**made_by(fabric), "epochs": []}
+    test = len(state.data.test)
     record = {
-        "name": resolved.name,
+        "name": state.name,
         "recipe": settings.recipe,
-        "data": resolved.data,
-        "provenance": data.train.provenance,
-        "images": {"train": len(data.train), "test": len(data.test)},
+        "data": state.source,
+        "provenance": state.data.train.provenance,
+        "images": {"train": len(state.data.train), "test": test},
         "settings": settings.model_dump(mode="json"),
+        "training": state.training.model_dump(mode="json"),
         **made,
-        "accuracy": {
-            name: {**interval.to_record(), "images": len(data.test)} for name, interval in intervals.items()
-        },
+        "accuracy": {name: {**value.to_record(), "images": test} for name, value in intervals.items()},
         "attack": {"radius": settings.evaluate_radius, "steps": settings.evaluate_steps},
         "seconds": {
             "training": sum(row["seconds"] for row in made["epochs"]),
             "evaluation": time.monotonic() - started,
         },
-        "files": [names["classifier"], names["record"]],
+        "files": [state.made.file, state.record],
     }
-    store.write_record(names["record"], record)
+    state.store.write_record(state.record, record)
 
 
-def accuracies(
-    model: nn.Module,
-    part: ImageSet,
-    settings: TrainSettings,
-    device: torch.device,
-    *,
-    on_progress: Report = lambda share: None,
-) -> dict[str, Tensor]:
-    """1 where the model names the label, else 0, for each image as it is and under l2-PGD."""
-    attack = PGD(settings.evaluate_radius, steps=settings.evaluate_steps)
-    clean, robust = [], []
+@columns("measures")
+def accuracies(model: Any, part: ImageSet, radius: float, steps: int, seed: int) -> dict[str, Tensor]:
+    """1 where the label is predicted, else 0, for each image as it is and under l2-PGD."""
+    attack, clean, robust = PGD(radius, steps=steps), list[Tensor](), list[Tensor]()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for start in range(0, len(part), CHUNK):
-        on_progress(start / len(part))
         some = part.take(slice(start, start + CHUNK)).to(device)
         clean.append(correct(model, some.images, some.labels).cpu())
-        draws = generator(settings.seed, "evaluation", start)
+        draws = generator(seed, "evaluation", start)
         robust.append(robust_correct(model, some.images, some.labels, attack, draws).cpu())
     return {"clean": torch.cat(clean), "adversarial": torch.cat(robust)}
-
-
-def _made_by(fabric: Fabric) -> Record:
-    """Machine and versions, for a record."""
-    cuda = fabric.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(fabric.device) if cuda else "cpu",
-        "processes": fabric.world_size,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: _version(package) for package in ("pags", "torch", "torchvision")},
-        },
-        "commit": _commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the package's source, where it is used from a repository that holds it."""
-    folder = Path(__file__).parent
-
-    def git(*words: str) -> Any:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")
-        return git("rev-parse", "HEAD")
-    except (OSError, subprocess.SubprocessError):
-        return None

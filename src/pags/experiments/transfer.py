@@ -2,282 +2,158 @@
 
 The paper compares gradients of pre-trained networks on ImageNet, at 224 px, with the score of a diffusion
 model at 64 px. The same here: networks from files where they are at hand; elsewhere networks trained with
-l2-PGD on the experiment's own images, enlarged. Gradients are brought to the score's size by antialiased
-bilinear interpolation before anything is compared.
+l2-PGD on the experiment's own images, enlarged. They are measured as all others are, on an evaluation set of
+two sizes.
 """
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Annotated, Self
+from typing import Any
 
-import torch
-from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
-
-from pags.arrays import Images, Labels
-from pags.classifiers.build import build_classifier
-from pags.classifiers.load import load_classifier
-from pags.classifiers.modes import predict
+from pags.auditing import EvaluationSet
+from pags.auditing.columns import pictures
+from pags.auditing.result import model_record
+from pags.auditing.run import settings_of
 from pags.data.imageset import ImageSet
+from pags.data.resize import Size, resized_set
 from pags.data.sources import load
-from pags.experiments.engines import Job, Progress, run_jobs
-from pags.experiments.recipes import file_digest
-from pags.experiments.stages import Stages
-from pags.experiments.workshop import Columns, Workshop
-from pags.measure.alignment import Reference
-from pags.measure.gradients import input_gradient
-from pags.measure.lpips import LPIPS
-from pags.measure.statistics import mean_intervals
-from pags.score.denoiser import score_of
-from pags.seeds import generator, seeded_construction
-from pags.store import Record, Store, fingerprint
-from pags.training.fit import Plan, Report
-from pags.training.objectives import make_objective
+from pags.experiments.cache import Columns, Report, identity
+from pags.experiments.classifiers import Subject, Training, loaded, network_of, trained
+from pags.experiments.engines import Progress, Task, run_tasks
+from pags.experiments.experiment import Experiment, first_of_each_class
+from pags.experiments.settings import ExperimentSettings, TransferSettings
+from pags.records import Record
+from pags.store import Store, fingerprint
 
 RECORD, GALLERY = "records/transfer.json", "records/transfer.safetensors"
-REVISION = 1
-
-
-class Pretrained(BaseModel):
-    """A network from a file, and the radius of the l2 attack that it was trained against."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    spec: str
-    strength: NonNegativeFloat
-
-
-class TransferConfig(BaseModel):
-    """Which classifiers, of which images; the radii stay below those at which accuracy is lost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pretrained: tuple[Pretrained, ...] = ()
-    data: str | None = None
-    """Images for pre-trained networks, at their resolution; None: the experiment's own."""
-    architecture: str | None = None
-    """Of the pre-trained networks, where their files do not say."""
-
-    factor: Annotated[int, Field(ge=2)] = 2
-    """How many times larger each side is for networks trained here."""
-    strengths: tuple[NonNegativeFloat, ...] = (0, 0.6, 1.2, 2.0)
-    attack_steps: PositiveInt = 3
-    plan: Plan = Plan(epochs=10, learning_rate=0.1)
-
-    @model_validator(mode="after")
-    def _names_each_network_once(self) -> Self:
-        radii = [network.strength for network in self.pretrained]
-        if len(set(radii)) < len(radii):
-            raise ValueError(f"networks must be of different radii, not {radii}")
-        return self
+REVISION = 2
 
 
 @dataclass
 class Transfer:
-    """The state of this part of an experiment: images at both resolutions, and the networks."""
+    """The state of this part of an experiment: images at the higher resolution, and the networks.
 
-    config: TransferConfig
-    stages: Stages
+    Args:
+        settings: of the whole experiment, which has this part.
+        store: where artefacts and records go.
+    """
+
+    settings: ExperimentSettings
+    store: Store
 
     @cached_property
-    def workshop(self) -> Workshop:
-        """Where networks are trained and columns computed."""
-        return self.stages.workshop
+    def asked(self) -> TransferSettings:
+        """The settings of this part."""
+        assert self.settings.transfer is not None
+        return self.settings.transfer
 
     @cached_property
-    def high(self) -> ImageSet:
+    def experiment(self) -> Experiment:
+        """Where the score comes from."""
+        return Experiment(self.settings, self.store)
+
+    @cached_property
+    def images(self) -> ImageSet:
         """The measured images as the classifiers see them."""
-        test = self.stages.data.test
-        if not self.config.data:
-            return enlarged(test, self.config.factor)
-        whole = load(self.config.data).test.to(self.stages.config.device)
-        return whole.sample(min(len(test), len(whole)), self.stages.seed)
+        test = self.experiment.data.test
+        if not self.asked.data:
+            return resized_set(test, self._size(test))
+        whole = load(self.asked.data, folder=self.settings.data_folder).test.to(self.settings.device)
+        return whole.sample(min(len(test), len(whole)), self.settings.seed)
 
-    @cached_property
-    def low(self) -> Images:
-        """The same images as the score sees them (B.8: scaled down); enlarged ones as they were before."""
-        if not self.config.data:
-            return self.stages.data.test.images
-        return resized(self.high.images, self.stages.data.test.shape[1]).clamp(0, 1)
+    def evaluation(self, **changes: Any) -> EvaluationSet:
+        """The images with their scores at the lower resolution (B.8: scaled down)."""
+        low = self.experiment.data.test
+        # A score knows the classes of its own data alone.
+        same = len(self.images.classes) == len(low.classes)
+        conditional = None if same else False
+        options: dict[str, Any] = {"targets": ("logit",), "smooth_targets": (), "radii": ()}
+        return self.experiment.evaluation_of(
+            self.images, tangent=None, size=(low.shape[1], low.shape[2]), conditional=conditional,
+            **(options | changes),
+        )  # fmt: skip
 
     @property
     def strengths(self) -> tuple[float, ...]:
         """The radii, rising."""
-        given = sorted(network.strength for network in self.config.pretrained)
-        return tuple(given) or self.config.strengths
+        given = sorted(network.strength for network in self.asked.pretrained)
+        return tuple(given) or self.asked.strengths
 
-    def recipe(self, strength: float) -> Record:
-        """What a classifier is a function of."""
-        config, stages = self.config, self.stages
-        for network in config.pretrained:
-            if network.strength == strength:
-                content = _content(network.spec)
-                return {"stage": ["transfer", REVISION], "network": content, "data": self.high.provenance}
-        return {
-            "stage": ["transfer", REVISION], "seed": stages.seed, "data": stages.data.train.provenance,
-            "architecture": stages.config.architecture, "factor": config.factor, "strength": strength,
-            "attack_steps": config.attack_steps, "plan": config.plan.model_dump(mode="json"),
-        }  # fmt: skip
-
-    def classifier(self, strength: float, report: Report | None = None) -> nn.Module:
+    def model(self, strength: float) -> Subject:
         """The network of a radius: loaded, or trained on enlarged images."""
-        for network in self.config.pretrained:
-            if network.strength == strength:
-                return self._loaded(network.spec)
-        return self.workshop.trained(
-            "classifiers", self.recipe(strength), self._network,
-            make_objective("pgd", strength, attack_steps=self.config.attack_steps, relative_step=2.0),
-            self._train, self.config.plan, seed=self.stages.seed, report=report,
+        for given in self.asked.pretrained:
+            if given.strength == strength:
+                return loaded(
+                    given.spec, self.images, device=self.settings.device, architecture=self.asked.architecture
+                )
+        training = Training(
+            architecture=self.settings.training.architecture, objective="pgd", strength=strength,
+            attack_steps=self.asked.attack_steps, relative_step=2.0, plan=self.asked.plan,
+            seed=self.settings.seed, precision=self.settings.training.precision,
         )  # fmt: skip
+        train = self.experiment.data.train
+        return trained(self.experiment.cache, resized_set(train, self._size(train)), training)
 
-    def measures(self, strength: float, report: Report | None = None) -> Columns:
-        """Accuracy and alignment of one network, per image."""
-        recipe = self.measures_recipe(strength)
-        return self.workshop.computed("measures", recipe, partial(self._measures, strength, report))
+    def columns(self, strength: float) -> Columns:
+        """Everything that is measured of one network, per image."""
+        return self.experiment.columns(self.model(strength), self.evaluation())
 
-    def measures_recipe(self, strength: float) -> Record:
-        """What the measures of one network are a function of."""
-        return self.recipe(strength) | {
-            "measures of": REVISION,
-            "scores": self.stages.recipes.scores(),
-            "upsample_to": self.stages.config.upsample_to,
-        }
+    def tasks(self) -> list[Task]:
+        """A task for each network."""
+        size = "×".join(str(side) for side in self.images.shape[1:])
+        return [Task(f"pgd {strength:g} at {size} px", 12, (strength,)) for strength in self.strengths]
 
-    def gradient(self, model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c side narrow"]:
-        """The gradient of a logit at the classifier's resolution, brought to the score's."""
-        return resized(input_gradient(model, images, "logit", labels, batch_size=32), self.low.shape[2])
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        """Do one task."""
+        self.columns(what[0])
 
-    def score(self, places: Tensor | slice, labels: Labels) -> Images:
-        """The score of the class that is given, at the scaled-down images."""
-        return score_of(self.stages.denoiser(), self.low[places], self.stages.config.sigma, labels)
-
-    def _measures(self, strength: float, report: Report | None) -> Columns:
-        model = self.classifier(strength, report)
-        logits = predict(model, self.high.images, batch_size=64)
-        predicted = logits.argmax(1)
-        # A score knows the classes of its own data alone; without them it is the unconditional one.
-        named = predicted if logits.shape[1] == len(self.stages.data.test.classes) else None
-        score = score_of(self.stages.denoiser(), self.low, self.stages.config.sigma, named)
-        reference = Reference.of(score, LPIPS.load(upsample_to=self.stages.config.upsample_to or None))
-        gradient = self.gradient(model, self.high.images, predicted)
-        draws = generator(self.stages.seed, "transfer", "shuffled")
-        similar, shuffled = reference.similarity_and_shuffled(gradient, draws)
-        return {
-            "correct": (predicted == self.high.labels).float(),
-            "similarity": similar,
-            "shuffled": shuffled,
-            "cosine": reference.cosine(gradient),
-            "floor": reference.floor(generator(self.stages.seed, "transfer", "floor")),
-        }
-
-    @cached_property
-    def _train(self) -> ImageSet:
-        return enlarged(self.stages.data.train, self.config.factor)
-
-    def _network(self) -> nn.Module:
-        train = self.stages.data.train
-        mean, std = train.statistics()
-        with seeded_construction(self.stages.seed, "transfer"):
-            architecture = self.stages.config.architecture
-            return build_classifier(architecture, train.shape[0], len(train.classes), mean=mean, std=std)
-
-    def _loaded(self, spec: str) -> nn.Module:
-        model = load_classifier(
-            spec, architecture=self.config.architecture, classes=len(self.high.classes),
-            channels=self.high.shape[0],
-        )  # fmt: skip
-        return model.to(self.stages.config.device)
+    def _size(self, data: ImageSet) -> Size:
+        return self.asked.factor * data.shape[1], self.asked.factor * data.shape[2]
 
 
 def run_transfer(
-    config: TransferConfig,
-    stages: Stages,
+    settings: ExperimentSettings,
     store: Store,
     progress: Progress = lambda what, share: None,
     *,
     engine: str = "inline",
+    workers: int | None = None,
 ) -> Record:
     """Train or load the classifiers, measure them, and write the record and the gallery."""
-    state = Transfer(config, stages)
-    how = {name: getattr(stages.config, name) for name in ("resamples", "gallery")}
-    key = fingerprint([how, *(state.measures_recipe(strength) for strength in state.strengths)])
+    state = Transfer(settings, store)
+    models = [state.model(strength).network for strength in state.strengths]
+    key = fingerprint([identity(state.evaluation()), identity(models), settings.gallery, REVISION])
     if store.has(RECORD) and (record := store.read_record(RECORD)).get("key") == key and store.has(GALLERY):
         return record
-    jobs = [
-        Job[Transfer](f"pgd {strength:g} at {config.factor} times the size", 12, partial(_measure, strength))
-        for strength in state.strengths
-    ]
-    run_jobs(
-        jobs, lambda: state if engine == "inline" else Transfer(config, Stages(stages.config, store)),
-        engine=engine, device=stages.config.device, progress=progress,
+    run_tasks(
+        state.tasks(), (lambda: state) if engine == "inline" else partial(Transfer, settings, store),
+        engine=engine, workers=workers, device=settings.device, progress=progress,
     )  # fmt: skip
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
-    models = [{"strength": s, "means": _means(stages, state.measures(s))} for s in state.strengths]
-    what = "from files" if config.pretrained else f"trained on images {config.factor} times as large"
-    about = {"data": state.high.name, "size": state.high.shape, "networks": what, "images": len(state.high)}
-    store.write_record(RECORD, {"key": key, **about, "models": models})
+    what = (
+        "from files" if state.asked.pretrained else f"trained on images {state.asked.factor} times as large"
+    )
+    about = {"data": state.images.name, "size": list(state.images.shape), "networks": what}
+    entries = [_entry(state, strength) for strength in state.strengths]
+    store.write_record(RECORD, {"key": key, **about, "images": len(state.images), "models": entries})
     return store.read_record(RECORD)
 
 
-def _measure(strength: float, state: Transfer, report: Report) -> None:
-    state.measures(strength, report)
-
-
-def _means(stages: Stages, columns: Columns) -> Record:
-    draws = generator(stages.seed, "means")
-    found = mean_intervals(columns, draws=draws, resamples=stages.config.resamples)
-    return {name: value.to_record() for name, value in found.items()}
+def _entry(state: Transfer, strength: float) -> Record:
+    subject = state.model(strength)
+    record = model_record(
+        subject.name, subject.about, settings_of(state.evaluation(), control=True), [state.columns(strength)],
+        lost=None, resamples=state.settings.resamples,
+    )  # fmt: skip
+    return {**record, "strength": strength}
 
 
 def _gallery(state: Transfer) -> Columns:
-    """A few images, their scores, and the gradients of every network."""
-    high = state.high
-    several = torch.cat([(high.labels == label).nonzero()[:1, 0] for label in high.labels.unique()])
-    chosen = several[: state.stages.config.gallery]
-    labels = high.labels[chosen]
-    known = labels if len(high.classes) == len(state.stages.data.test.classes) else None
-    score = score_of(state.stages.denoiser(), state.low[chosen], state.stages.config.sigma, known)
-    found = {"images": state.low[chosen], "score": score}
+    """A few images, their scores, and the gradients of every network, of the images' own classes."""
+    chosen = first_of_each_class(state.images, state.settings.gallery)
+    evaluation, found = state.evaluation(of_class="true"), Columns()
     for strength in state.strengths:
-        model = state.classifier(strength)
-        images = high.take(chosen).images
-        predicted = predict(model, images).argmax(1)
-        found[f"gradient {strength:g}"] = state.gradient(model, images, predicted)
-        found[f"similarity {strength:g}"] = state.measures(strength)["similarity"][chosen]
+        shown = pictures(network_of(state.model(strength)), evaluation, chosen, "logit")
+        found |= {"images": shown["image"], "score": shown["score"]}
+        found |= {f"gradient {strength:g}": shown["gradient"], f"lpips {strength:g}": shown["lpips"]}
     return found
-
-
-def _content(spec: str) -> str:
-    """A network by the content of the file that its spec names, else by the spec."""
-    plain = spec.partition("?")[0]
-    for path in (plain, plain.partition(":")[2], plain.rpartition(":")[0]):
-        if path and Path(path).is_file():
-            return spec.replace(path, file_digest(path))
-    return spec
-
-
-def enlarged(data: ImageSet, factor: int) -> ImageSet:
-    """The images with each side `factor` times as long, bilinearly."""
-    if factor == 1:
-        return data
-    side = factor * data.shape[1]
-    parts = [resized(part.float() / _top(part), side).clamp(0, 1) for part in data.pixels.split(4096)]
-    pixels = torch.cat([(255 * part).round().to(torch.uint8) for part in parts])
-    provenance = data.provenance | {"enlarged": factor}
-    return ImageSet(pixels, data.labels, data.classes, f"{data.name} ×{factor}", provenance)
-
-
-def resized(images: Images, side: int) -> Float[Tensor, "n c side narrow"]:
-    """Images or vectors whose height is brought to `side`, keeping proportions, antialiased where smaller."""
-    height, width = images.shape[2:]
-    if height == side:
-        return images
-    size = (side, round(width * side / height))
-    return interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _top(pixels: Tensor) -> float:
-    return 255.0 if pixels.dtype == torch.uint8 else 1.0

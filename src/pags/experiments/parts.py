@@ -1,0 +1,132 @@
+"""The parts of a reproduction, each run when a figure or a claim first asks for it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pags.errors import UsageError
+from pags.experiments import distractor, experiment, generation, smoothgrad, transfer
+from pags.experiments.cache import Columns
+from pags.experiments.engines import Progress
+from pags.experiments.settings import Common, ExperimentSettings
+from pags.records import Record, SweepRecord
+from pags.store import Store
+
+PARTS = ("sweep", "score", "transfer", "distractor", "generation", "smoothgrad", "world")
+"""All parts by name."""
+
+
+@dataclass
+class Parts:
+    """The parts of an experiment and their records.
+
+    Args:
+        settings: what is run.
+        store: where everything is kept.
+        progress: called with what is being done.
+        engine, workers: where the work is done, see `pags.experiments.engines`.
+    """
+
+    settings: ExperimentSettings
+    store: Store
+    progress: Progress = field(default=lambda what, share: None)
+    engine: str = "inline"
+    workers: int | None = None
+
+    @cached_property
+    def experiment(self) -> experiment.Experiment:
+        """The networks and measures of the sweeps."""
+        return experiment.Experiment(self.settings, self.store)
+
+    @cached_property
+    def sweep(self) -> SweepRecord:
+        """All sweeps of strengths."""
+        return experiment.run_sweeps(self.settings, self.store, self._part("sweeps"), **self._where())
+
+    @cached_property
+    def gallery(self) -> Columns:
+        """The sweeps' pictures."""
+        assert self.sweep
+        return self.store.read_tensors(experiment.GALLERY)[0]
+
+    @cached_property
+    def score_shares(self) -> Record:
+        """The score's share off the manifold at several noise levels."""
+        assert self.sweep
+        return self.experiment.score_shares()
+
+    @cached_property
+    def transfer(self) -> Record:
+        """Classifiers at a higher resolution than the score."""
+        assert self.sweep
+        progress = self._part("at higher resolution")
+        return transfer.run_transfer(self.settings, self.store, progress, **self._where())
+
+    @cached_property
+    def transfer_gallery(self) -> Columns:
+        """Their pictures."""
+        assert self.transfer
+        return self.store.read_tensors(transfer.GALLERY)[0]
+
+    @cached_property
+    def distractor_state(self) -> distractor.Distractor:
+        """The networks and measures of signal against distractor."""
+        if self.settings.distractor is None:
+            raise UsageError("settings with a distractor", got="none", suggestion="--data mnist")
+        common = Common(**{name: getattr(self.settings, name) for name in Common.model_fields})
+        return distractor.Distractor(self.settings.distractor, common, self.store)
+
+    @cached_property
+    def distractor(self) -> Record:
+        """Signal against distractor."""
+        state = self.distractor_state
+        progress = self._part("distractor")
+        return distractor.run_distractor(state.settings, state.common, self.store, progress, **self._where())
+
+    @cached_property
+    def distractor_gallery(self) -> Columns:
+        """Its pictures."""
+        assert self.distractor
+        return self.store.read_tensors(distractor.GALLERY)[0]
+
+    @cached_property
+    def generation(self) -> Record:
+        """What following the gradients of the models of one sweep makes."""
+        assert self.sweep
+        assert self.settings.generation is not None
+        made = self.experiment
+        return generation.run_generate(
+            generation.along_sweep(made, self.objective), generation.independent_judge(made), made.data,
+            self.store, self.settings.generation, self._part("generation"), seed=self.settings.seed,
+            device=self.settings.device, resamples=self.settings.resamples,
+        )  # fmt: skip
+
+    @cached_property
+    def generation_panels(self) -> Columns:
+        """Its pictures."""
+        assert self.generation
+        return self.store.read_tensors(generation.PANELS)[0]
+
+    @cached_property
+    def smoothgrad(self) -> Record:
+        """What SmoothGrad adds along one sweep."""
+        assert self.sweep
+        sweep = next(s for s in self.settings.sweeps if s.objective == self.objective)
+        return smoothgrad.smoothgrad_along(
+            self.experiment,
+            sweep,
+            samples=self.settings.smoothgrad_samples,
+            progress=self._part("SmoothGrad"),
+        )
+
+    @property
+    def objective(self) -> str:
+        """The sweep in which the phenomena are studied: l2-PGD's, or the first there is."""
+        objectives = [sweep.objective for sweep in self.settings.sweeps]
+        return "pgd" if "pgd" in objectives else objectives[0]
+
+    def _where(self) -> dict[str, Any]:
+        return {"engine": self.engine, "workers": self.workers}
+
+    def _part(self, name: str) -> Progress:
+        return lambda what, share: self.progress(f"{name}: {what}", share)
