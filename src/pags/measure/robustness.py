@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pags.arrays import Basis, Images, Labels, Logits, PerImage, dots, project, scale_to, split
 from pags.classifiers.modes import predict
 from pags.errors import UsageError
-from pags.measure.gradients import find_target
+from pags.measure.gradients import TargetLike, find_target
 
 OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
     "softmax-l2": lambda a, b: (a.softmax(1) - b.softmax(1)).norm(dim=1),  # the text: f maps to the simplex
@@ -107,7 +107,7 @@ def definition_1(
     *,
     draws: torch.Generator,
     directions: int = 32,
-    target: str = "logit",
+    target: TargetLike = "logit",
     labels: Labels | None = None,
     batch_size: int = 1024,
 ) -> Definition1:
