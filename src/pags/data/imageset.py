@@ -1,17 +1,19 @@
 """A labelled set of images, kept as small as it came and handed out in the contract's form."""
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from pags.arrays import Images, Labels, check_images, check_labels
+from pags.data.given import classes_and_labels, pixels_of, read_whole
 from pags.errors import UsageError
 from pags.seeds import generator
 
@@ -59,6 +61,52 @@ class ImageSet:
                 suggestion="one mask for all channels of an image",
             )
 
+    @classmethod
+    def of(
+        cls,
+        images: Any,
+        labels: Any = None,
+        classes: Sequence[str] | None = None,
+        *,
+        name: str = "images",
+        layout: Literal["nchw", "nhwc"] | None = None,
+    ) -> "ImageSet":
+        """Images in whatever form they come, with labels.
+
+        Args:
+            images: a tensor, an array or a list of them: (N, H, W), (N, H, W, C) or (N, C, H, W) with one or
+                three channels, uint8 or float in [0, 1]; a list of PIL images; or a torch `Dataset` or
+                `DataLoader` of (image, label), which is read to its end. Floats that are whole 255ths are
+                kept in 8 bits.
+            labels: integers from 0, or names of classes; None: those of the dataset.
+            classes: names; None: the dataset's, else the labels themselves.
+            name: what the set is called.
+            layout: "nhwc" or "nchw", needed only where the shape fits both.
+
+        Raises:
+            UsageError: images of several sizes, pixels out of range, labels that are missing or no classes.
+        """
+        if labels is None:
+            images, labels, classes = read_whole(images, classes)
+        names, numbers = classes_and_labels(labels, classes)
+        given = cls(pixels_of(images, layout, name), numbers, names, name)
+        return replace(given, provenance={"source": "given", "sha256": given.identity})
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of pixels, labels, classes and masks, for keys: equal images, equal digits.
+
+        Read in parts, so that a set that is mapped from a file stays there.
+        """
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for values in (self.pixels, self.labels, self.masks):
+            if values is not None:
+                digest.update(f"{values.dtype} {tuple(values.shape)}\n".encode())
+                for part in chunks(values):
+                    plain = part.detach().cpu().contiguous().reshape(-1)
+                    digest.update(plain.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -72,14 +120,6 @@ class ImageSet:
     def images(self) -> Images:
         """All images as floats in [0, 1]."""
         return as_float(self.pixels)
-
-    @cached_property
-    def identity(self) -> str:
-        """A digest of the content, for keys: pixels, labels, classes and masks."""
-        digest = hashlib.sha256(repr((self.pixels.dtype, tuple(self.pixels.shape), self.classes)).encode())
-        for part in (*chunks(self.pixels), self.labels, *([] if self.masks is None else chunks(self.masks))):
-            digest.update(part.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     def take(self, index: Tensor | slice) -> "ImageSet":
         """The images at `index`."""

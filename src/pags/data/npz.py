@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pags.data.download import digest
+from pags.data.given import axis_of_channels
 from pags.data.imageset import DataSet, ImageSet, split
 from pags.errors import PagsError, UsageError
 
@@ -79,25 +80,12 @@ def _pixels(images: NDArray[Any], layout: str | None, path: Path) -> Tensor:  # 
         images = images.astype(np.float32)
     if images.ndim == 3:
         return torch.from_numpy(images)[:, None]
-    if _axis_of_channels(images, layout, path) == 3:
+    hint = f"npz:{path}?layout=nhwc"
+    if layout not in (None, "nchw", "nhwc"):
+        raise UsageError("a layout of nchw or nhwc", got=layout, suggestion=hint)
+    if axis_of_channels(images.shape, layout, path, hint) == 3:
         images = images.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images))
-
-
-def _axis_of_channels(images: NDArray[Any], layout: str | None, path: Path) -> int:
-    fits = [axis for axis in (1, 3) if images.ndim == 4 and images.shape[axis] in (1, 3)]
-    if layout is not None and layout not in ("nchw", "nhwc"):
-        raise UsageError("a layout of nchw or nhwc", got=layout, suggestion=f"npz:{path}?layout=nhwc")
-    wanted = {None: fits, "nchw": [1], "nhwc": [3]}[layout]
-    if len(wanted) != 1 or wanted[0] not in fits:
-        raise UsageError(
-            f"images in {path} as (N, H, W), (N, H, W, C) or (N, C, H, W) with one or three channels",
-            got=f"{images.shape}" + (", which fits two of these" if len(fits) == 2 else ""),
-            suggestion=f"npz:{path}?layout=nhwc"
-            if len(fits) == 2
-            else "reshaping the array before saving it",
-        )
-    return wanted[0]
 
 
 def _labels(values: NDArray[Any], path: Path) -> Tensor:

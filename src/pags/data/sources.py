@@ -1,22 +1,24 @@
 """Where images come from, by name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from pags.data.distractor import distractor_set
 from pags.data.download import default_folder
 from pags.data.folders import open_folder
-from pags.data.imageset import DataSet, ImageSet
+from pags.data.imageset import DataSet, ImageSet, split
 from pags.data.npz import open_npz
 from pags.data.prepared import ABOUT, open_prepared
 from pags.data.torchvision_sources import found, open_torchvision, remotes
-from pags.errors import UsageError
+from pags.errors import PagsError, UsageError
+from pags.plugins import Plugin, failed, is_plugin, load_plugin
 from pags.seeds import generator
 
 
@@ -54,18 +56,81 @@ def load(spec: str, *, folder: Path | None = None, download: bool = True) -> Dat
     Args:
         spec: NAME, NAME?OPTION=VALUE&OPTION=VALUE, or folder:PATH and npz:PATH with or without options; the
             names are those of `SOURCES`. Examples: `digits`, `mnist`, `folder:birds?size=32&train=0.8`,
-            `npz:arrays.npz`, `mnist-distractor?letter=AX&informative=0.5`.
+            `npz:arrays.npz`, `mnist-distractor?letter=AX&informative=0.5`. Or `file.py:name` or
+            `package.module:name`, **which runs that code**: what `data_set_of` takes, or a function without
+            arguments that returns it.
         folder: where data sets are kept; otherwise the folder that the environment variable PAGS_DATA names,
             or ~/.cache/pags/data.
         download: whether what is missing may be fetched from the network.
 
     Raises:
         UsageError: no source has this name, or it has no such option.
-        PagsError: files are missing, damaged or out of reach.
+        PagsError: files are missing, damaged or out of reach; code fails.
     """
+    body, _, query = spec.partition("?")
+    if body.partition(":")[0].replace("_", "-") not in SOURCES and is_plugin(body):
+        return _of_user(load_plugin(body), _options(_SPLIT, body, query))
     name, path, options = _parsed(spec)
     source = SOURCES[name]
     return source.open(Place(folder or default_folder(), path, download), **options)
+
+
+load_data = load
+
+
+def data_set_of(given: Any, *, name: str = "images", train: float = 0.8, seed: int = 0) -> DataSet:
+    """Training and test images from whatever a user has.
+
+    Args:
+        given: a `DataSet`; an `ImageSet`, a torch `Dataset` or `DataLoader`, or a pair of images and labels
+            as `ImageSet.of` takes them, which is cut in two; or two such, for training and for testing.
+        name: what the set is called.
+        train, seed: share of the training images of one set, and the seed of the cut.
+
+    Raises:
+        UsageError: something else, or images and labels that `ImageSet.of` refuses.
+    """
+    if isinstance(given, DataSet):
+        return given
+    if isinstance(given, tuple) and len(given) == 2 and all(map(_is_a_set, given)):
+        parts = [_one_set(part, name) for part in given]
+        classes = max((part.classes for part in parts), key=len)
+        return DataSet(*(replace(part, classes=classes) for part in parts))
+    return split(_one_set(given, name), train, seed)
+
+
+def _is_a_set(given: Any) -> bool:
+    """Whether it has images and labels, rather than being one of these itself."""
+    return isinstance(given, ImageSet | Dataset | DataLoader) or (
+        isinstance(given, tuple) and len(given) == 2
+    )
+
+
+def _one_set(given: Any, name: str) -> ImageSet:
+    if isinstance(given, ImageSet):
+        return given
+    return ImageSet.of(*given, name=name) if isinstance(given, tuple) else ImageSet.of(given, name=name)
+
+
+def _of_user(plugin: Plugin, options: Mapping[str, Any]) -> DataSet:
+    """The data set of a user's code, known by its pixels and not by its name alone."""
+    value = plugin.value
+    try:
+        made = value() if callable(value) and not isinstance(value, Dataset) else value
+        found = data_set_of(made, name=plugin.name, **options)
+    except PagsError:
+        raise
+    except Exception as error:
+        raise failed(f"{plugin.name} to give images", plugin.name, error) from error
+    parts = [
+        replace(
+            part,
+            provenance=part.provenance
+            | {"source": plugin.name, "code": plugin.source, "sha256": part.identity},
+        )
+        for part in (found.train, found.test)
+    ]
+    return DataSet(*parts)
 
 
 def _parsed(spec: str) -> tuple[str, Path | None, dict[str, Any]]:
@@ -75,7 +140,8 @@ def _parsed(spec: str) -> tuple[str, Path | None, dict[str, Any]]:
     name, colon, path = body.partition(":")
     name = name.replace("_", "-")
     if name not in SOURCES:
-        raise UsageError(f"a data set among {', '.join(SOURCES)}", got=repr(spec), suggestion="--data digits")
+        names = f"{', '.join(SOURCES)}, or file.py:name"
+        raise UsageError(f"a data set among {names}", got=repr(spec), suggestion="--data digits")
     source = SOURCES[name]
     if source.takes_path != bool(path):
         raise UsageError(
@@ -85,13 +151,13 @@ def _parsed(spec: str) -> tuple[str, Path | None, dict[str, Any]]:
             if source.takes_path
             else "the folder of data sets in the variable PAGS_DATA",
         )
-    return name, Path(path) if colon else None, _options(source, name, query)
+    return name, Path(path) if colon else None, _options(source.options, name, query)
 
 
-def _options(source: Source, name: str, query: str) -> dict[str, Any]:
+def _options(kinds: Mapping[str, type], name: str, query: str) -> dict[str, Any]:
     """The options of a spec, each of its type."""
     options: dict[str, Any] = {}
-    known = ", ".join(source.options) or "none"
+    known = ", ".join(kinds) or "none"
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
@@ -99,11 +165,11 @@ def _options(source: Source, name: str, query: str) -> dict[str, Any]:
             "options as OPTION=VALUE&OPTION=VALUE", got=repr(query), suggestion=f"options of {name}: {known}"
         ) from error
     for key, value in pairs:
-        if key not in source.options or key in options:
+        if key not in kinds or key in options:
             raise UsageError(
                 f"options of {name} among {known}, each once", got=repr(key), suggestion=f"{name} without it"
             )
-        kind = source.options[key]
+        kind = kinds[key]
         try:
             options[key] = kind(value)
         except ValueError as error:

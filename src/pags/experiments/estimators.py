@@ -15,9 +15,9 @@ from pags.errors import UsageError
 from pags.experiments.cache import Cache, Lazy, Made, Work, file_digest, network
 from pags.experiments.settings import Manifold, Score
 from pags.manifold.autoencoder import Autoencoder, Reconstruction, load_autoencoder
-from pags.manifold.estimators import LocalPCA
-from pags.manifold.tangent import DecoderTangent
-from pags.plugins import as_plugin, is_plugin
+from pags.manifold.estimators import fit_tangent, get_tangent
+from pags.manifold.tangent import DecoderTangent, TangentEstimator
+from pags.plugins import is_plugin, load_plugin
 from pags.records import Record
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
 from pags.score.exact import IdealDenoiser
@@ -107,7 +107,8 @@ class Estimators:
     def trainings(self) -> list[tuple[str, Made[Any]]]:
         """What has to be trained, with a name for people."""
         found: list[tuple[str, Made[Any]]] = []
-        if self.manifold.estimator == "autoencoder" and self.manifold.file is None:
+        needs = get_tangent(self.manifold.estimator).needs
+        if needs == "autoencoder" and self.manifold.file is None:
             found.append(("training the autoencoder", self._autoencoder))
         if self.score.file is None and self.score.conditional_file is None:
             found.append(("training the denoiser", self._denoiser))
@@ -121,26 +122,15 @@ class Estimators:
     @cached_property
     def tangent(self) -> Lazy[Any]:
         """The estimator of tangent spaces."""
-        asked, device = self.manifold, self.cache.device
-        if is_plugin(asked.estimator):
-            plugin = as_plugin(asked.estimator)
-            return Lazy([asked.estimator, plugin.source, self.train], lambda: plugin.value(self.train))
-        if asked.estimator == "local-pca":
-            about = ["local-pca", self.latent, self.train]
-            return Lazy(
-                about, lambda: LocalPCA(self.train.images.to(device), self.latent, 2 * self.latent + 10)
-            )
-        if asked.estimator != "autoencoder":
-            raise UsageError(
-                "tangent spaces by autoencoder, local-pca or file.py:name",
-                got=repr(asked.estimator), suggestion="autoencoder",
-            )  # fmt: skip
+        asked, entry = self.manifold, get_tangent(self.manifold.estimator)
         if asked.file is not None:
             path = asked.file
             return Lazy(
                 ["autoencoder", file_digest(path)], lambda: DecoderTangent(self._read(path), batch_size=8)
             )
-        return Lazy(["autoencoder", self._autoencoder], lambda: DecoderTangent(self._autoencoder.value(), 8))
+        needed = {"autoencoder": self._autoencoder, "denoiser": self.denoiser, None: None}[entry.needs]
+        about = [asked.estimator, entry.source, needed or [self.train, self.latent]]
+        return Lazy(about, lambda: self._fitted(entry.needs))
 
     @cached_property
     def denoiser(self) -> Lazy[Any]:
@@ -234,6 +224,15 @@ class Estimators:
     def _all_classes(self) -> bool:
         return len(self.train.labels.unique()) == len(self.train.classes)
 
+    def _fitted(self, needs: str | None) -> TangentEstimator:
+        made: dict[str, Any] = {}
+        if needs == "autoencoder":
+            made = {"autoencoder": self._autoencoder.value()}
+        elif needs == "denoiser":
+            made = {"denoiser": self.denoiser.thing}
+        train = self.train.to(self.cache.device)
+        return fit_tangent(self.manifold.estimator, train, k=self.latent, seed=self.seed, **made)
+
     def _ideal(self, labelled: bool) -> IdealDenoiser:
         device = self.cache.device
         return IdealDenoiser(self.train.images.to(device), self.train.labels.to(device) if labelled else None)
@@ -253,11 +252,12 @@ class Estimators:
         return network
 
     def _loaded(self, spec: str) -> Denoiser:
-        found: Any = as_plugin(spec).value if is_plugin(spec) else load_denoiser(Path(spec))
+        found: Any = load_denoiser(spec)
         return found.to(self.cache.device) if isinstance(found, nn.Module) else found
 
     def _content(self, spec: str) -> Any:
-        return [spec, as_plugin(spec).source] if is_plugin(spec) else file_digest(spec)
+        own = not Path(spec).is_file() and is_plugin(spec)
+        return [spec, load_plugin(spec).source] if own else file_digest(spec)
 
     def _pair(self, first: Denoiser | None, second: Denoiser | None) -> Denoiser:
         if first is not None and second is not None:

@@ -70,8 +70,8 @@ class Attribution:
     As a decorator, `@Attribution`, it tells such a function from a scalar of the logits.
 
     Args:
-        function: model, images (n, c, h, w) and labels (n,) to vectors (n, c, h, w). The model is in evaluation
-            mode and the images are a copy.
+        function: model, images (n, c, h, w) and labels (n,) to vectors (n, c, h, w). The model is in
+            evaluation mode and the images are a copy.
         title, which, sign, source: as in `ScalarTarget`.
     """
 
@@ -99,6 +99,8 @@ class Attribution:
 
 
 GradientTarget: TypeAlias = ScalarTarget | Attribution
+TargetLike: TypeAlias = str | Callable[..., Any] | GradientTarget
+"""What `get_target` takes."""
 
 TARGETS: dict[str, ScalarTarget] = {
     "logit": ScalarTarget(_logit, "logit"),
@@ -115,13 +117,13 @@ TARGETS: dict[str, ScalarTarget] = {
 """Scalars by name; `get_target` also takes a user's own."""
 
 
-def get_target(target: str | Callable[..., Any] | GradientTarget) -> GradientTarget:
+def get_target(target: TargetLike) -> GradientTarget:
     """What a gradient is taken of.
 
     Args:
-        target: a name of `TARGETS`; or one of the user's own, or `file.py:name` or `package.module:name` of one
-            (which runs that code): a scalar (logits, labels) → (n,), with optional attributes `title`, `which`
-            and `sign`, or an `Attribution`.
+        target: a name of `TARGETS`; or one of the user's own, or `file.py:name` or `package.module:name` of
+            one (which runs that code): a scalar (logits, labels) → (n,), with optional attributes `title`,
+            `which` and `sign`, or an `Attribution`.
 
     Raises:
         UsageError: an unknown name, something that cannot be called, or a `which` that is none.
@@ -156,7 +158,7 @@ def get_target(target: str | Callable[..., Any] | GradientTarget) -> GradientTar
 def input_gradient(
     model: nn.Module,
     images: Images,
-    target: str | Callable[..., Any] | GradientTarget = "logit",
+    target: TargetLike = "logit",
     labels: Labels | None = None,
     *,
     batch_size: int = 256,
@@ -186,7 +188,7 @@ def input_gradient(
 def smooth_gradient(
     model: nn.Module,
     images: Images,
-    target: str | Callable[..., Any] | GradientTarget = "logit",
+    target: TargetLike = "logit",
     labels: Labels | None = None,
     *,
     sigma: float,
@@ -212,7 +214,7 @@ def smooth_gradient(
     return total / samples
 
 
-def find_target(target: str | Callable[..., Any] | GradientTarget) -> ScalarTarget:
+def find_target(target: TargetLike) -> ScalarTarget:
     """A target that is a scalar of the logits, for measures that need its values (Definition 1).
 
     Raises:

@@ -29,6 +29,7 @@ from pags.errors import PagsError, UsageError
 from pags.measure.alignment import Comparison, PairReference, Reference, Similarity
 from pags.measure.lpips import LPIPS
 from pags.measure.ssim import ssim
+from pags.plugins import as_plugin, is_plugin
 
 
 class Metric(Protocol):
@@ -128,27 +129,88 @@ def metric_of(
     @torch.no_grad()
     def pair(reference: Images, vectors: Images) -> PerImage:
         a, b = (_picture(v, unit=unit, at_least=at_least) for v in (reference, vectors))
-        values = function(a, b).reshape(len(reference)).to(reference)
+        values = function(a, b)
+        if values.numel() != len(reference):
+            raise PagsError(
+                f"one number per pair from {name}, {len(reference)} in all",
+                got=f"shape {tuple(values.shape)}",
+                suggestion="taking the mean over (1, 2, 3) alone",
+            )
+        values = values.reshape(len(reference)).to(reference)
         return 1 - values if distance else values
 
     return PairMetric(name, bounds, pair)
 
 
-def find_metric(name: str, *, device: torch.device | str = "cpu") -> Metric:
-    """The metric called `name`.
+def find_metric(metric: str | Callable[..., Any] | Metric, *, device: torch.device | str = "cpu") -> Metric:
+    """A metric.
 
     Args:
-        name: "lpips", "cosine", "ssim", "rank"; or "lpips-vgg" (package `lpips`), "dists" (`DISTS_pytorch`),
-            "dreamsim" (`dreamsim`), each of which needs its package and its weights.
+        metric: "lpips", "cosine", "ssim", "rank"; or "lpips-vgg" (package `lpips`), "dists"
+            (`DISTS_pytorch`), "dreamsim" (`dreamsim`), each of which needs its package and its weights; or
+            one of the user's own, or `file.py:name` or `package.module:name` of one (which runs that code):
+            a `Metric`, or a function of two batches of pictures (n, 3, h, w) in [-1, 1] to n numbers, higher
+            for more alike. Its attributes `title`, `bounds`, `distance` (True where lower is more alike),
+            `unit` and `at_least` are those of `metric_of`.
         device: where a network's weights go.
 
     Raises:
-        UsageError: no metric has this name.
+        UsageError: no metric has this name, or it cannot be called.
         PagsError: its package is not installed, or its weights are not at hand.
     """
-    if name not in METRICS:
-        raise UsageError(f"a metric among {', '.join(METRICS)}", got=repr(name), suggestion="lpips")
-    return METRICS[name](device)
+    return metric_entry(metric).make(device)
+
+
+get_metric, make_metric = find_metric, metric_of
+
+
+def metric_entry(metric: str | Callable[..., Any] | Metric) -> "MetricEntry":
+    """All that is known of a metric before it is made; see `find_metric`.
+
+    Raises:
+        UsageError: no metric has this name, or it cannot be called.
+    """
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    if isinstance(metric, str) and not is_plugin(metric):
+        names = f"{', '.join(METRICS)}, or file.py:name"
+        raise UsageError(f"a metric among {names}", got=repr(metric), suggestion="lpips")
+    plugin = as_plugin(metric)
+    value: Any = plugin.value
+    if all(hasattr(value, name) for name in ("compare", "reference", "name", "bounds")):
+        return MetricEntry(lambda device: value, value.name, value.name, value.bounds, plugin.source)
+    if not callable(value):
+        raise UsageError(
+            f"a function {plugin.name}(a, b) of two batches of pictures",
+            got=f"a {type(value).__name__}",
+            suggestion=f"def {plugin.name}(a, b): return -(a - b).square().mean((1, 2, 3))",
+        )
+    options = {name: getattr(value, name) for name in ("bounds", "unit", "at_least") if hasattr(value, name)}
+    made = metric_of(
+        value, name=plugin.name, distance=bool(getattr(value, "distance", False)),
+        **{"bounds": (-torch.inf, torch.inf), **options},
+    )  # fmt: skip
+    title = str(getattr(value, "title", plugin.name))
+    return MetricEntry(lambda device: made, plugin.name, title, made.bounds, plugin.source)
+
+
+@dataclass(frozen=True)
+class MetricEntry:
+    """All that is known of a metric before it is made. Every metric is higher for more alike.
+
+    Args:
+        make: from the device of its weights.
+        name: what it is called in records.
+        title: for people.
+        bounds: lowest and highest value.
+        source: of a user's metric, `pags.plugins.Plugin.source`.
+    """
+
+    make: Callable[[torch.device | str], Metric]
+    name: str
+    title: str
+    bounds: tuple[float, float]
+    source: str = ""
 
 
 def _lpips(device: torch.device | str) -> Metric:
@@ -186,22 +248,33 @@ def _dreamsim(package: Any, device: torch.device | str) -> Callable[[Tensor, Ten
     return package.dreamsim(pretrained=True, device=str(device))[0]
 
 
+def _of_a_pair(name: str, title: str, pair: Similarity) -> MetricEntry:
+    return MetricEntry(lambda device: PairMetric(name, (-1.0, 1.0), pair), name, title, (-1.0, 1.0))
+
+
+def _of_a_package(name: str, title: str, package: str, **options: Any) -> MetricEntry:
+    return MetricEntry(partial(_foreign, package, name, options), name, title, (-torch.inf, 1.0))
+
+
 _BUILDERS: dict[str, Callable[[Any, torch.device | str], Callable[[Tensor, Tensor], Tensor]]] = {
     "lpips-vgg": _lpips_vgg,
     "dists": _dists,
     "dreamsim": _dreamsim,
 }
 
-METRICS: dict[str, Callable[[torch.device | str], Metric]] = {
-    "lpips": _lpips,
-    "cosine": lambda device: PairMetric("cosine", (-1.0, 1.0), cosines),
-    "ssim": lambda device: PairMetric("ssim", (-1.0, 1.0), ssim),
-    "rank": lambda device: PairMetric("rank", (-1.0, 1.0), rank_correlation),
-    "lpips-vgg": partial(_foreign, "lpips", "lpips-vgg", {"at_least": 64}),
-    "dists": partial(_foreign, "DISTS_pytorch", "dists", {"unit": True, "at_least": 64}),
-    "dreamsim": partial(_foreign, "dreamsim", "dreamsim", {"unit": True, "at_least": 224}),
+METRICS: dict[str, MetricEntry] = {
+    entry.name: entry
+    for entry in (
+        MetricEntry(_lpips, "lpips", "1 − LPIPS", (-torch.inf, 1.0)),
+        _of_a_pair("cosine", "cosine", cosines),
+        _of_a_pair("ssim", "SSIM", ssim),
+        _of_a_pair("rank", "rank correlation", rank_correlation),
+        _of_a_package("lpips-vgg", "1 − LPIPS (VGG)", "lpips", at_least=64),
+        _of_a_package("dists", "1 − DISTS", "DISTS_pytorch", unit=True, at_least=64),
+        _of_a_package("dreamsim", "1 − DreamSim", "dreamsim", unit=True, at_least=224),
+    )
 }
-"""Makers of metrics by name; each takes the device."""
+"""Metrics by name."""
 
 
 def _picture(vectors: Images, *, unit: bool, at_least: int) -> Tensor:  # (n, 3, h, w)

@@ -22,7 +22,7 @@ from pags.arrays import Basis, Images, Labels, Logits, PerImage, dots, scale_to,
 from pags.classifiers.modes import predict
 from pags.data.resize import Size, resized
 from pags.errors import UsageError
-from pags.measure.gradients import find_target
+from pags.measure.gradients import TargetLike, find_target
 from pags.seeds import Draws, normal_like
 
 OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
@@ -152,7 +152,7 @@ def definition_1(
     *,
     draws: Draws,
     directions: int = 32,
-    target: str = "logit",
+    target: TargetLike = "logit",
     labels: Labels | None = None,
     size: Size | None = None,
     batch_size: int = 1024,

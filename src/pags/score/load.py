@@ -10,7 +10,8 @@ say how to build it; further keys (a source, a digest) may stand beside these:
   "classes": int, "widths": [int, ...]}`. Tensors are named `net.…`.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from pags import checkpoints
-from pags.errors import UsageError
+from pags.arrays import Images, Labels
+from pags.errors import PagsError, UsageError
+from pags.plugins import Plugin, failed, is_plugin, load_plugin
 from pags.score.edm.arguments import refused, shown
 from pags.score.edm.build import blank, described, filled, set_attributes
 from pags.score.edm.denoiser import EDMDenoiser
@@ -30,30 +33,90 @@ from pags.store import Record, read_safetensors
 WIDEST, LONGEST = 65536, 12  # of a U-Net: channels and levels
 
 
-def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNetDenoiser:
-    """A denoiser from a file, without running code from it.
+class CalledDenoiser(nn.Module):
+    """A denoiser of the user's own, as a module.
 
     Args:
-        path: an EDM pickle (`.pkl`), or a `.safetensors` that `export` describes.
+        function: (images, sigma) or (images, sigma, labels) to images, all for pixels in [0, 1] and sigma in
+            EDM's unit; one without a third parameter knows no classes.
+        source: `pags.plugins.Plugin.source`.
+    """
+
+    def __init__(self, function: Callable[..., Any], source: str = "") -> None:
+        super().__init__()
+        self.function, self.source = function, source
+        called = function.forward if isinstance(function, nn.Module) else function
+        self.labelled = len(inspect.signature(called).parameters) > 2
+        if not self.labelled or hasattr(function, "classes"):
+            self.classes = int(getattr(function, "classes", 0))
+
+    def forward(self, images: Images, sigma: float, labels: Labels | None = None) -> Images:
+        if labels is not None and not self.labelled:
+            raise UsageError(
+                "labels=None, for this denoiser takes no labels",
+                got=f"{len(labels)} labels",
+                suggestion="a third parameter, labels=None",
+            )
+        found: Any = self.function(images, sigma, labels) if self.labelled else self.function(images, sigma)
+        if not isinstance(found, Tensor) or found.shape != images.shape:
+            raise PagsError(
+                f"denoised images of shape {tuple(images.shape)}",
+                got=f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__,
+                suggestion="returning the clean images, for pixels in [0, 1]",
+            )
+        return found.to(images)
+
+
+def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNetDenoiser | CalledDenoiser:
+    """A denoiser from a file, without running code from it; or one that the user's code makes.
+
+    Args:
+        path: an EDM pickle (`.pkl`), or a `.safetensors` that `export` describes; or `file.py:name` or
+            `package.module:name`, **which runs that code**: a denoiser, or a class or function without
+            arguments that makes one.
         which: the key of the network in a pickle.
 
     Returns:
         The denoiser on the CPU, in evaluation mode and without gradients of its weights.
 
     Raises:
-        UsageError: a file of another kind; a key that the pickle does not have.
-        PagsError: a file that is missing, damaged, or not a whole denoiser.
+        UsageError: a file of another kind; a key that the pickle does not have; code that is not there.
+        PagsError: a file that is missing, damaged, or not a whole denoiser; code that fails.
     """
+    if not Path(path).is_file() and is_plugin(str(path)):
+        return _of_user(load_plugin(str(path)))
     path = Path(path)
     if path.suffix == ".pkl":
         return EDMDenoiser(network_in(checkpoints.read(path), which, str(path)))
     if path.suffix == ".safetensors":
         return _from_plain(*read_safetensors(path), str(path))
     raise UsageError(
-        "a denoiser as .pkl (EDM's) or .safetensors",
+        "a denoiser as .pkl (EDM's), .safetensors or file.py:name",
         got=str(path),
         suggestion="pags convert for files that are not pickles of EDM",
     )
+
+
+def _of_user(plugin: Plugin) -> CalledDenoiser:
+    value = plugin.value
+    if not callable(value):
+        raise UsageError(
+            f"a denoiser {plugin.name}(images, sigma, labels=None)",
+            got=f"a {type(value).__name__}",
+            suggestion="a function, a module, or a class or function that makes one",
+        )
+    try:
+        made = value if isinstance(value, nn.Module) or _takes(value) else value()
+        found = CalledDenoiser(made, plugin.source)
+    except Exception as error:
+        raise failed(f"{plugin.name} to make a denoiser", plugin.name, error) from error
+    return found.eval().requires_grad_(False)
+
+
+def _takes(function: Any) -> bool:
+    """Whether a function takes images and noise itself; classes and functions without arguments do not."""
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return not isinstance(function, type) and len(needed) > 1
 
 
 def export(network: nn.Module) -> tuple[dict[str, Tensor], Record]:
