@@ -11,7 +11,7 @@ from pags.errors import UsageError
 class Settings(BaseModel):
     """Plain settings, from Python, from the command line or from TOML."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     def of(cls, said: Mapping[str, Any], *, where: str = "settings", suggestion: str = "") -> Self:
@@ -50,4 +50,4 @@ def first_problem(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     said = problem["msg"].removeprefix("Value error, ")
     given = "" if problem["type"] in {"value_error", "missing"} else f" {problem['input']!r}"
-    return f"{place}{given}: {said[0].lower()}{said[1:]}{more}"
+    return f"{place}{given}: {said[0].lower()}{said[1:]}{more}".removeprefix(": ")

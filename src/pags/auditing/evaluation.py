@@ -184,8 +184,9 @@ class EvaluationSet:
         for part in self.parts:
             assert part.basis is not None or self.tangent is None
         for which in (self.denoiser, self.second):
-            for conditional in {kind != ALL for kind in self.kinds} if which is not None else ():
-                self._whole_score(which, conditional)
+            if which is not None:
+                for conditional in {kind != ALL for kind in self.kinds}:
+                    self._whole_score(which, conditional)
 
     @cached_property
     def partners(self) -> Tensor:

@@ -1,28 +1,67 @@
-"""The command line: parsing only. What a command does stands in the room it calls."""
+"""The command line: parsing only. What a command does stands in the layer it calls."""
 
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command_from_info, get_group
 
-from pags.cli import audit, convert, data, demo, generate, look, reproduce, theory, train
 from pags.errors import PagsError, UsageError
 
+COMMANDS = {
+    "demo": ("demo", "The main job on what ships with the package, in minutes and without a download."),
+    "audit": ("audit", "Accuracy, off-manifold robustness and alignment of any classifier."),
+    "reproduce": ("reproduce", "The paper's figures, the records under them, and a verdict on each claim."),
+    "train": ("train", "Train one robust classifier, and measure its clean and adversarial accuracy."),
+    "theory": ("theory", "The theorems and arguments on worlds where the answer is known exactly."),
+    "generate": ("generate", "Follow the gradient of a classifier, and measure the results."),
+    "convert": ("convert", "Weights out of a foreign checkpoint, without running code from it."),
+    "data": ("data", "List, fetch, prepare and look at images."),
+    "lpips": ("look", "The perceptual distance of two images."),
+    "report": ("demo", "Draw figures and pages again, from the records alone."),
+    "doctor": ("look", "What this machine has: versions, cores, memory, accelerators."),
+}
+"""Command to the file that it stands in, and what it does; a file is imported when its command is called."""
+
+
+class Commands(TyperGroup):
+    """All commands, of which only the one that is called is imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        file = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=CONTEXT)
+        import_module(f"pags.cli.{COMMANDS[cmd_name][0]}").register(file)
+        for info in file.registered_commands:
+            if (info.name or getattr(info.callback, "__name__", "")) == cmd_name:
+                return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+        return get_group(file).commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="pags",
+    cls=Commands,
     help="Are an image classifier's input gradients perceptually aligned, and why?",
     epilog="Start with: pags demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
-for group in (demo, theory, train, audit, reproduce, generate, convert, data, look):
-    group.register(app)
 
 
 @app.callback()
@@ -43,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # torch announces deprecations of its own to us; they tell a user of pags nothing.
         warnings.filterwarnings("ignore", module=r"torch\.")
     try:
-        status = app(words, standalone_mode=False)
+        status = typer.main.get_command(app).main(words, prog_name="pags", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         _end("interrupted: finished work is kept; the same command continues", 130)
     except BrokenPipeError:  # the reader of our output left; that is its right
@@ -62,7 +101,7 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"error: {error}", 2 if isinstance(error, UsageError) else 1
     if hasattr(error, "format_message"):  # what the parser raises, whichever package it comes from
         return f"error: {error.format_message()} Try pags --help.", 2
-    return f"error: a fault of pags: {type(error).__name__}: {error}; --debug shows where", 1
+    return f"error: internal error in pags: {type(error).__name__}: {error}; --debug shows where", 1
 
 
 def _end(message: str, status: int) -> NoReturn:

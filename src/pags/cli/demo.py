@@ -5,64 +5,56 @@ from typing import Annotated
 
 import typer
 
+from pags.cli.options import command
 from pags.cli.progress import ProgressLine
+from pags.cli.reproduce import said
 from pags.cli.show import show_claims, show_files
+from pags.experiments.experiment import GALLERY
+from pags.experiments.experiment import RECORD as SWEEP
+from pags.figures.reproduce import DEMO_FIGURES, ReproduceSettings
+from pags.figures.reproduce import reproduce as run
+from pags.report.pages import report_folder, write_reproduction
+from pags.store import Store
+
+ELSEWHERE = (
+    "scale", "pretrained", "pretrained_data", "pretrained_arch", "experiment", "conditional_denoiser", "preset",
+)  # fmt: skip
+"""Settings of `pags reproduce` that the demo has not."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command(epilog="Example: pags demo --out pags-out/demo; run again, it continues where it was.")(demo)
+    example = "Example: pags demo --out pags-out/demo; run again, it continues where it was."
+    command(app, ReproduceSettings, epilog=example, without=ELSEWHERE)(demo)
     app.command(epilog="Example: pags report pags-out/demo")(report)
 
 
 def demo(
+    settings: ReproduceSettings,
     out: Annotated[Path, typer.Option(help="Folder for artefacts, figures and the report.")] = Path(
         "pags-out/demo"
     ),
-    data: Annotated[str | None, typer.Option(help="Data set; digits where nothing says otherwise.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Names every random draw; 0 as a rule.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with settings (keys of pags.SweepConfig).")
-    ] = None,
 ) -> None:
     """The main job on real handwriting: robust sweeps, tangent spaces, score, measures, claims, report.
 
     Takes two to three minutes on two cores and downloads nothing. What is finished is never done twice.
     """
-    from pags.experiments.config import SweepConfig, read_config
-    from pags.experiments.demo import GALLERY, RECORD, run_sweeps
-    from pags.report.page import write_report
-    from pags.store import Store
-
-    settings = read_config(config) if config else SweepConfig()
-    said = {"data": data, "seed": seed}  # what is said here wins over the file
-    settings = settings.model_copy(update={key: value for key, value in said.items() if value is not None})
     store = Store(out)
     with ProgressLine() as progress:
-        record = run_sweeps(settings, store, progress)
+        asked = settings.with_(scale="demo", engine=settings.engine or "local")
+        record = run(DEMO_FIGURES, asked, store, progress, command=said())
         progress("drawing the figures", 1.0)
-        written = write_report(store, record, store.read_tensors(GALLERY)[0])
+        written = write_reproduction(store, record)
     show_claims(record["claims"])
-    show_files([store.path(RECORD), store.path(GALLERY), *written])
+    show_files([store.path(SWEEP), store.path(GALLERY), *written])
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a finished `pags demo` or `pags reproduce`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished demo, reproduction, audit or theory.")],
 ) -> None:
-    """Draw figures and report again, from the records alone."""
+    """Draw figures and pages again, from the records alone."""
     from pags.errors import UsageError
-    from pags.experiments.demo import GALLERY, RECORD
-    from pags.experiments.reproduce import RECORD as REPRODUCTION
-    from pags.report.page import write_report
-    from pags.report.reproduction import read_reproduction, write_reproduction
-    from pags.store import Store
 
-    if (folder / REPRODUCTION).is_file():  # which holds the record of a sweep too
-        store = Store(folder)
-        show_files(write_reproduction(store, read_reproduction(store)))
-        return
-    if not (folder / RECORD).is_file():
-        raise UsageError(f"a folder that holds {RECORD}", got=folder, suggestion=f"pags demo --out {folder}")
-    store = Store(folder)
-    written = write_report(store, store.read_record(RECORD), store.read_tensors(GALLERY)[0])
-    show_files(written)
+    if not folder.is_dir():
+        raise UsageError("a folder with records", got=folder, suggestion=f"pags demo --out {folder}")
+    show_files(report_folder(Store(folder)))

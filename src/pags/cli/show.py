@@ -19,14 +19,14 @@ def interval_text(found: Mapping[str, Any], form: str) -> str:
 def show_claims(claims: Sequence[dict[str, Any]]) -> None:
     """The verdicts as a table: a line a claim and sweep."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("claim", "sweep", "verdict", "estimate [95 %]"):
+    for heading in ("claim", "subject", "verdict", "estimate [95 %]"):
         # Numbers and verdicts stay whole on narrow terminals; names are folded.
-        table.add_column(heading, no_wrap=heading not in ("claim", "sweep"), overflow="fold")
+        table.add_column(heading, no_wrap=heading not in ("claim", "subject"), overflow="fold")
     last = ""
     for claim in sorted(claims, key=lambda c: [d["claim"] for d in claims].index(c["claim"])):
         key = str(claim["claim"])
         numbers = interval_text(claim, "+.3f")
-        table.add_row("" if key == last else key, str(claim["sweep"]), str(claim["verdict"]), numbers)
+        table.add_row("" if key == last else key, str(claim["subject"]), str(claim["verdict"]), numbers)
         last = key
     console.print("The paper's claims, on these data. Above 0 the claim holds; intervals are over images.\n")
     console.print(table)

@@ -19,22 +19,22 @@ def theory(
     out: Annotated[Path, typer.Option(help="Folder for the record and the figures.")] = Path(
         "pags-out/theory"
     ),
-    seed: Annotated[int, typer.Option(help="Names every random draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of everything that is drawn.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A few seconds; wider intervals.")] = False,
 ) -> None:
     """The exact laboratory: the paper's theorems and arguments on worlds where the answer is known.
 
     Takes about a minute on two cores and downloads nothing.
     """
-    from pags.experiments.theory.run import RECORD, run_theory
-    from pags.report.theory import draw_theory
+    from pags.report.pages import write_theory
     from pags.store import Store
+    from pags.theory import RECORD, run_theory
 
     store = Store(out)
     with ProgressLine() as progress:
         record = run_theory(store, seed=seed, quick=quick, on_progress=progress)
         progress("drawing the figures", 1.0)
-        written = draw_theory(record, store)
+        written = write_theory(store, record)
     for name, part in record["parts"].items():
         console.print(f"\n{name.replace('_', ' ').capitalize()}", style="bold")
         console.print(_table(part["rows"]))

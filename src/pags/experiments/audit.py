@@ -186,9 +186,10 @@ class Auditing:
         """The models, loaded and tried, with their untrained controls."""
         found = []
         for spec, name in zip(specs, unique_names(list(specs)), strict=True):
+            asked = self.settings
             subject = loaded(
-                spec, self.test, device=self.settings.device, name=name, architecture=self.settings.architecture,
-                classes=self.settings.classes,
+                spec, self.test, device=asked.device, name=name, architecture=asked.architecture,
+                classes=asked.classes,
             )  # fmt: skip
             found.append(with_control(subject, self.settings.seed))
         return found

@@ -231,9 +231,14 @@ class Made(Generic[T]):
         tensors = self.cache.store.read_tensors(self.file)[0]
         if self.stage.blank is None:
             return {n: column.to(self.cache.device) for n, column in tensors.items()}  # type: ignore[return-value]
-        network = self._of(self.stage.blank)
+        network = self.blank()
         network.load_state_dict(tensors)
-        return network.to(self.cache.device).eval()
+        return network.to(self.cache.device).eval()  # type: ignore[return-value]
+
+    def blank(self) -> nn.Module:
+        """The untrained network."""
+        assert self.stage.blank is not None
+        return self._of(self.stage.blank)
 
     def make(self, **hooks: Any) -> None:
         """Make it and keep it; of several processes, the first keeps it.

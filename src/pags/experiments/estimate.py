@@ -2,142 +2,138 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
-from pags.classifiers.build import build_classifier
 from pags.data.batches import Batch
+from pags.data.imageset import DataSet
+from pags.data.sources import load
 from pags.errors import PagsError
-from pags.experiments.inputs import load_data
-from pags.experiments.scales import Settings
+from pags.experiments.classifiers import blank_classifier
+from pags.experiments.experiment import Experiment
+from pags.experiments.settings import ExperimentSettings
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
-from pags.score.unet import Denoising, UNetDenoiser
-from pags.seeds import generator, seeded_construction
-from pags.training.objectives import CrossEntropy, Objective
+from pags.score.unet import Denoising
+from pags.seeds import generator
+from pags.store import Store
+from pags.training.objectives import CrossEntropy, Objective, get_objective
 
-STEPS = {"gradient-norm": 3.0, "smoothness": 2.0}
-"""What a training step costs, in steps of cross-entropy; PGD costs 1 + 0.7 for each step of the attack."""
 FORWARD, GRADIENT, COMPARISON = 1 / 3, 0.7, 0.004
 """A forward pass and an input gradient, in training steps; seconds of one LPIPS comparison."""
 DIGITS = 60_000
 """Training images of MNIST."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of the data; `step`: seconds an image of the classifier's training step here."""
-
-    shape: tuple[int, int, int]
-    classes: int
-    train: int
-    test: int
-    step: float
-
-
-def estimate(settings: Settings) -> dict[str, float] | None:
+def estimate(settings: ExperimentSettings) -> dict[str, float] | None:
     """Seconds that each part would take here from nothing; None where the data are not at hand.
 
     A rough number: it counts training steps, and a forward pass for every perturbed image.
     """
-    known = _known(settings)
-    if known is None:
-        return None
-    return {
-        "sweep": _helpers(settings, known) + _sweeps(settings, known),
-        "score": known.test * 0.005,
-        "transfer": _transfer(settings, known),
-        "distractor": _distractor(settings, known),
-        "generation": _generation(settings, known),
-        "smoothgrad": _smoothgrad(settings, known),
-        "world": 1.0,
-    }
-
-
-def _known(settings: Settings) -> Known | None:
-    sweep = settings.sweep
     try:
-        data = load_data(sweep.model_copy(update={"device": "cpu"}), download=False)
+        load(settings.data, folder=settings.data_folder, download=False)
     except PagsError:
         return None
-    shape, classes = data.train.shape, len(data.train.classes)
-    mean, std = (0.5,) * shape[0], (0.25,) * shape[0]
-    with seeded_construction(0, "estimate"):
-        network = build_classifier(sweep.architecture, shape[0], classes, mean=mean, std=std)
-    step = _seconds(network, CrossEntropy(), shape, classes, sweep.device)
-    return Known(shape, classes, len(data.train), len(data.test), step)
+    with TemporaryDirectory() as folder:  # where nothing is kept
+        return _Estimate(settings.with_(device="cpu"), Store(Path(folder))).parts()
 
 
-def _sweeps(settings: Settings, known: Known) -> float:
-    sweep = settings.sweep
-    robust = [(s, strength) for s in sweep.sweeps for strength in s.strengths if strength > 0]
-    trained = 1 + sum(_cost(s.objective, s.attack_steps) for s, _ in robust)
-    passes = sweep.directions * (3 * len(sweep.norms) + 8)
-    measured = (len(robust) + 2) * known.test * (passes * FORWARD * known.step + COMPARISON)
-    return sweep.repeats * (trained * sweep.classifier.epochs * known.train * known.step + measured)
+@dataclass
+class _Estimate:
+    settings: ExperimentSettings
+    store: Store
 
+    @cached_property
+    def data(self) -> DataSet:
+        """The images."""
+        return self.experiment.data
 
-def _transfer(settings: Settings, known: Known) -> float:
-    config = settings.transfer
-    if config.pretrained:
-        return len(config.pretrained) * known.test * 50 * known.step
-    trained = sum(_cost("pgd" if radius else "", config.attack_steps) for radius in config.strengths)
-    return trained * config.plan.epochs * known.train * known.step * config.factor**2
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment, of which nothing is computed."""
+        return Experiment(self.settings, self.store)
 
+    @cached_property
+    def step(self) -> float:
+        """Seconds per image of the classifier's training step."""
+        network = blank_classifier(self.data.train, self.settings.training)
+        return self.seconds(network, CrossEntropy())
 
-def _distractor(settings: Settings, known: Known) -> float:
-    """Images are twice as large as the digits."""
-    config = settings.distractor
-    whole = config.train_images or (known.train if config.data == settings.sweep.data else DIGITS)
-    images = whole + (len(config.variants) - 1) * (config.variant_images or whole)
-    trained = (1 + _cost("pgd", config.attack_steps)) * config.plan.epochs * images
-    noisy = 4 * len(config.variants) * config.images * config.directions * len(config.levels)
-    return 2 * known.step * (trained + noisy * FORWARD)
+    def parts(self) -> dict[str, float]:
+        """Seconds by part."""
+        return {
+            "sweep": self.estimators() + self.sweeps(), "score": len(self.data.test) * 0.005,
+            "transfer": self.transfer(), "distractor": self.distractor(), "generation": self.generation(),
+            "smoothgrad": self.smoothgrad(), "world": 1.0,
+        }  # fmt: skip
 
+    def sweeps(self) -> float:
+        """Trainings and measures."""
+        asked, train, test = self.settings, len(self.data.train), len(self.data.test)
+        robust = [(s, strength) for s in asked.sweeps for strength in s.strengths if strength > 0]
+        trained = 1 + sum(get_objective(s.objective).cost(s.attack_steps) / 3 for s, _ in robust)
+        passes = asked.measures.directions * (3 * len(asked.measures.norms or ()) + 8)
+        measured = (len(robust) + 2) * test * (passes * FORWARD * self.step + COMPARISON)
+        return asked.repeats * (trained * asked.training.plan.epochs * train * self.step + measured)
 
-def _generation(settings: Settings, known: Known) -> float:
-    models = 2 + max(len(sweep.strengths) for sweep in settings.sweep.sweeps)
-    return 60 * len(settings.generation.tasks) * models * settings.generation.images * GRADIENT * known.step
+    def estimators(self) -> float:
+        """Autoencoder and denoiser, unless they come from files."""
+        found = 0.0
+        for _, made in self.experiment.estimators.trainings:
+            network = made.blank()
+            objective: Objective = Reconstruction() if isinstance(network, Autoencoder) else Denoising()
+            epochs = made.arguments["plan"].epochs
+            found += epochs * len(self.data.train) * self.seconds(network, objective)
+        return found
 
+    def transfer(self) -> float:
+        """Networks at a higher resolution."""
+        asked = self.settings.transfer
+        if asked is None:
+            return 0.0
+        if asked.pretrained:
+            return len(asked.pretrained) * len(self.data.test) * 50 * self.step
+        cost = get_objective("pgd").cost(asked.attack_steps) / 3
+        trained = sum(cost if radius else 1 for radius in asked.strengths)
+        return trained * asked.plan.epochs * len(self.data.train) * self.step * asked.factor**2
 
-def _smoothgrad(settings: Settings, known: Known) -> float:
-    models = max(len(sweep.strengths) for sweep in settings.sweep.sweeps)
-    return 4 * settings.smoothgrad_samples * models * known.test * GRADIENT * known.step
+    def distractor(self) -> float:
+        """Images are twice as large as the digits."""
+        asked = self.settings.distractor
+        if asked is None:
+            return 0.0
+        known = len(self.data.train) if asked.data == self.settings.data else DIGITS
+        whole = asked.train_images or known
+        images = whole + (len(asked.variants) - 1) * (asked.variant_images or whole)
+        trained = (1 + get_objective("pgd").cost(asked.attack_steps) / 3) * asked.plan.epochs * images
+        noisy = 4 * len(asked.variants) * asked.images * asked.directions * len(asked.levels)
+        return 2 * self.step * (trained + noisy * FORWARD)
 
+    def generation(self) -> float:
+        """Following gradients, about 60 steps for each task."""
+        asked = self.settings.generation
+        if asked is None:
+            return 0.0
+        models = 2 + max(len(sweep.strengths) for sweep in self.settings.sweeps)
+        return 60 * len(asked.tasks) * models * asked.images * GRADIENT * self.step
 
-def _cost(objective: str, attack_steps: int) -> float:
-    """Of a training step, in steps of cross-entropy."""
-    return 1 + GRADIENT * attack_steps if objective == "pgd" else STEPS.get(objective, 1.0)
+    def smoothgrad(self) -> float:
+        """Gradients of noisy copies, at four levels."""
+        models = max(len(sweep.strengths) for sweep in self.settings.sweeps)
+        return 4 * self.settings.smoothgrad_samples * models * len(self.data.test) * GRADIENT * self.step
 
-
-def _helpers(settings: Settings, known: Known) -> float:
-    """Autoencoder and denoiser, unless they come from files."""
-    sweep, seconds = settings.sweep, 0.0
-    with seeded_construction(0, "estimate"):
-        coder = Autoencoder(known.shape, sweep.latent, sweep.autoencoder_widths)
-        unet = UNetDenoiser(known.shape[0], classes=known.classes, widths=sweep.denoiser_widths)
-    if not sweep.autoencoder_file:
-        each = _seconds(coder, Reconstruction(), known.shape, known.classes, sweep.device)
-        seconds += sweep.autoencoder.epochs * known.train * each
-    if not (sweep.denoiser_file or sweep.conditional_denoiser_file):
-        each = _seconds(unet, Denoising(), known.shape, known.classes, sweep.device)
-        seconds += sweep.denoiser.epochs * known.train * each
-    return seconds
-
-
-def _seconds(
-    network: nn.Module, objective: Objective, shape: tuple[int, int, int], classes: int, device: str
-) -> float:
-    """Seconds an image of a training step, the faster of two after a first."""
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    draws = generator(0, "estimate")
-    images = torch.rand((64, *shape), generator=draws).to(device)
-    labels = torch.randint(0, classes, (64,), generator=draws).to(device)
-    batch, times = Batch(images, labels, torch.arange(64)), []
-    for _ in range(3):
-        started = time.perf_counter()
-        objective(network, batch, draws).mean().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times[1:]) / 64
+    def seconds(self, network: nn.Module, objective: Objective) -> float:
+        """Seconds per image of a training step, the faster of two after a first."""
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        draws, classes = generator(0, "estimate"), len(self.data.train.classes)
+        images = torch.rand((64, *self.data.train.shape), generator=draws)
+        labels = torch.randint(0, classes, (64,), generator=draws)
+        batch, times = Batch(images, labels, torch.arange(64)), []
+        for _ in range(3):
+            started = time.perf_counter()
+            objective(network, batch, draws).mean().backward()
+            times.append(time.perf_counter() - started)
+        return min(times[1:]) / 64

@@ -177,9 +177,8 @@ class Estimators:
 
     def check(self, sigma: float) -> None:
         """Raise for networks or files that do not fit the images, before anything is trained."""
-        for name, made in self.trainings:
-            assert name
-            made._of(made.stage.blank)  # type: ignore[arg-type]
+        for _, made in self.trainings:
+            made.blank()
         one = self.train.take(slice(0, 1)).images.to(self.cache.device)
         labels = torch.zeros(1, dtype=torch.long, device=one.device)
         for files, each in (

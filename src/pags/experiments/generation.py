@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 from pags.classifiers.modes import correct
 from pags.data.imageset import DataSet, ImageSet
@@ -36,9 +37,9 @@ def generated(
 ) -> Columns:
     """What a model's gradients make of each problem, by task, and what is measured of it."""
     problems = set_problems(DataSet(train, test), settings, seed)
-    made = {
-        task: solve(task, model, problems, settings, lambda share: None).images for task in settings.tasks
-    }
+    made = Columns()
+    for task in settings.tasks:
+        made[task] = solve(task, model, problems, settings, lambda share: None).images
     return made | compared(made, problems, judge, LPIPS.load().to(test.pixels.device), settings)
 
 
@@ -93,11 +94,7 @@ def run_generate(
     cache, results = Cache(store, device), dict[str, Columns]()
     for place, model in enumerate(models):
         progress(f"following the gradient of {model.name}", place / len(models))
-        made = cache.made(
-            generated, model=model.subject.network, judge=judge.network, train=data.train, test=data.test,
-            settings=settings, seed=seed,
-        )  # fmt: skip
-        results[model.name] = {name: value.cpu() for name, value in made.value().items()}
+        results[model.name] = results_of(cache, model.subject, judge, data, settings, seed)
     sees = network_of(judge)
     started = compared(problems.starts, problems, sees, LPIPS.load().to(data.test.pixels.device), settings)
     means = _means(seed, resamples)
@@ -115,6 +112,35 @@ def run_generate(
     store.write_tensors(PANELS, _panels(problems, results, settings))
     store.write_record(RECORD, record)  # last: a record that is there says that everything is
     return record
+
+
+def results_of(
+    cache: Cache, subject: Subject, judge: Subject, data: DataSet, settings: GenerateSettings, seed: int
+) -> Columns:
+    """What one model's gradients make, and what is measured of it."""
+    made = cache.made(
+        generated, model=subject.network, judge=judge.network, train=data.train, test=data.test,
+        settings=settings, seed=seed,
+    )  # fmt: skip
+    return {name: value.cpu() for name, value in made.value().items()}
+
+
+def columns_for_claims(
+    experiment: Experiment, settings: GenerateSettings, robust: Subject
+) -> dict[str, Columns]:
+    """Columns of a robust network, the standard one, the start, and a plain blur of the start."""
+    data, seed, judge = experiment.data, experiment.settings.seed, independent_judge(experiment)
+    models = {"robust": robust, "standard": experiment.model("cross-entropy", 0.0)}
+    found = {
+        name: results_of(experiment.cache, subject, judge, data, settings, seed)
+        for name, subject in models.items()
+    }
+    problems, sees = set_problems(data, settings, seed), network_of(judge)
+    blurred = {task: gaussian_blur(start, [3, 3]) for task, start in problems.starts.items()}
+    lpips = LPIPS.load().to(data.test.pixels.device)
+    for name, images in (("start", problems.starts), ("blur", blurred)):
+        found[name] = compared(images, problems, sees, lpips, settings)
+    return {name: {k: v for k, v in each.items() if v.ndim == 1} for name, each in found.items()}
 
 
 def with_controls(experiment: Experiment, models: Iterable[Subject]) -> list[Followed]:

@@ -1,5 +1,6 @@
 """The parts of a reproduction, each run when a figure or a claim first asks for it."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from pags.experiments import distractor, experiment, generation, smoothgrad, tra
 from pags.experiments.cache import Columns
 from pags.experiments.engines import Progress
 from pags.experiments.settings import Common, ExperimentSettings
+from pags.measure.regimes import EXCESSIVE
 from pags.records import Record, SweepRecord
 from pags.store import Store
 
@@ -107,6 +109,15 @@ class Parts:
         assert self.generation
         return self.store.read_tensors(generation.PANELS)[0]
 
+    def generated(self) -> dict[str, Any]:
+        """What claims about generation are judged on, for the most aligned accurate model of the sweep."""
+        assert self.generation
+        asked = self.settings.generation
+        assert asked is not None
+        robust = self.experiment.model(self.objective, most_aligned(self.sweep, self.objective))
+        found = generation.columns_for_claims(self.experiment, asked, robust)
+        return {**found, "subject": robust.name, "labels_predicted": asked.classes == "predicted"}
+
     @cached_property
     def smoothgrad(self) -> Record:
         """What SmoothGrad adds along one sweep."""
@@ -130,3 +141,11 @@ class Parts:
 
     def _part(self, name: str) -> Progress:
         return lambda what, share: self.progress(f"{name}: {what}", share)
+
+
+def most_aligned(record: SweepRecord, objective: str) -> float:
+    """The strength of the accurate robust model of a sweep whose gradients are most similar to the score."""
+    found = [m for m in record["models"] if m.get("objective") == objective]
+    accurate = [m for m in found if m["regime"]["name"] != EXCESSIVE] or found
+    first = "{} {}".format(record["settings"]["measures"]["metrics"][0], "logit")
+    return max(accurate, key=lambda m: (m["means"].get(first) or {}).get("estimate") or -math.inf)["strength"]

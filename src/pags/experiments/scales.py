@@ -221,7 +221,8 @@ def _distractor(sweep: ExperimentSettings, scale: str) -> DistractorSettings:
 
 
 def _generation(sweep: ExperimentSettings, scale: str) -> GenerateSettings:
-    return GenerateSettings(images={"demo": 60, "smoke": 60, "small": 200, "paper": 500}[scale])
+    images = {"demo": 60, "smoke": 60, "small": 200, "paper": 500}[scale]
+    return GenerateSettings(images=images, classes="predicted")
 
 
 PARTS |= {"transfer": _transfer, "distractor": _distractor, "generation": _generation}

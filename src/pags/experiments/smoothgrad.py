@@ -26,7 +26,7 @@ METRICS = ("lpips", "cosine")
 def smooth_evaluation(experiment: Experiment, levels: Sequence[float], samples: int) -> EvaluationSet:
     """The experiment's images, on which plain and smoothed gradients of one target are measured."""
     return experiment.evaluation_of(
-        experiment.data.test, tangent=None, second=None, targets=("logit",), metrics=METRICS,
+        experiment.data.test, tangent=None, targets=("logit",), metrics=METRICS,
         smooth_targets=("logit",), smooth_sigmas=tuple(levels), smooth_samples=samples,
     )  # fmt: skip
 

@@ -1,0 +1,126 @@
+"""Options of the command line, made from settings objects: one place says what a setting is and its help."""
+
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic.fields import FieldInfo
+
+from pags.settings import Settings
+
+SINGULAR = {"radii": "radius", "strengths": "strength"}
+
+
+def command(
+    app: typer.Typer, settings: type[Settings], *, epilog: str, without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as a command whose options are the fields of a settings object.
+
+    The function's first parameter, `settings`, is made from the fields; its other parameters stand before
+    them. Fields that are settings themselves count with their own fields.
+
+    Args:
+        app: where the command goes.
+        settings: the class of its settings.
+        epilog: an example.
+        without: fields that are no options.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for n, p in inspect.signature(function).parameters.items() if n != "settings"]
+        hints = get_type_hints(function, include_extras=True)
+        own = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        made = [parameter(name, field) for name, field in flat(settings, without)]
+
+        def run(**said: Any) -> None:
+            rest = {p.name: said.pop(p.name) for p in own}
+            function(settings.of(nested(settings, said), where="options", suggestion=_help(function)), **rest)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (*own, *made)}
+        app.command(epilog=epilog)(run)
+        return function
+
+    return register
+
+
+def flat(settings: type[Settings], without: Sequence[str] = ()) -> list[tuple[str, FieldInfo]]:
+    """The fields that are options, those of settings within settings among them."""
+    found: list[tuple[str, FieldInfo]] = []
+    for name, field in settings.model_fields.items():
+        if name in without:
+            continue
+        inner = inner_settings(field)
+        found += flat(inner, settings_names(settings)) if inner else [(name, field)]
+    return found
+
+
+def nested(settings: type[Settings], said: dict[str, Any]) -> dict[str, Any]:
+    """What was said, sorted into settings within settings; None stands for nothing said."""
+    given = {name: value for name, value in said.items() if value not in (None, [])}
+    for name, field in settings.model_fields.items():
+        if inner := inner_settings(field):
+            own = {n: given.pop(n) for n, _ in flat(inner, settings_names(settings)) if n in given}
+            if own:
+                given[name] = inner.of(own, where="options")
+    return given
+
+
+def settings_names(settings: type[Settings]) -> list[str]:
+    """The names of a class's own fields, which win over those of settings within."""
+    return list(settings.model_fields)
+
+
+def inner_settings(field: FieldInfo) -> type[Settings] | None:
+    """The settings that a field is, or None."""
+    return next((t for t in _parts(field.annotation) if inspect.isclass(t) and issubclass(t, Settings)), None)
+
+
+def parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """A field as a parameter of a command, None where nothing is said."""
+    kinds = [part for part in _parts(field.annotation) if part is not types.NoneType]
+    several = next((k for k in kinds if get_origin(k) is tuple), None)
+    word = option_name(name, several=several is not None)
+    text = (field.description or "").replace("`", "").replace("\n", " ")
+    if several is not None:
+        kind: Any = list[_plain(get_args(several)[0])]  # type: ignore[misc]
+        text = f"{text.rstrip('.')} (repeat)."
+    else:
+        kind = _plain(kinds[0])
+    default = field.default
+    shown: Any = False if default in (None, (), False) or field.is_required() else _text(default)
+    flags = [f"--{word}/--no-{word}"] if kind is bool else [f"--{word}"]
+    option = typer.Option(*flags, help=text, show_default=shown)
+    annotation = Annotated[Union[kind, None], option]  # noqa: UP007  # made at run time
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def option_name(name: str, *, several: bool) -> str:
+    """A field's name as an option: in the singular where it can be repeated."""
+    word = SINGULAR.get(name, name.removesuffix("s")) if several else name
+    return word.replace("_", "-")
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, without what is annotated to them."""
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(part for one in get_args(annotation) for part in _parts(one))
+    return (annotation,)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without pydantic's constraints, which the settings check themselves."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _text(default: Any) -> str:
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _help(function: Callable[..., None]) -> str:
+    return f"pags {function.__name__} --help"
