@@ -60,24 +60,24 @@ INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, 
 class Away(Tensor):
     """A tensor that says it is on another device."""
 
-    inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    held: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Away":
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        return Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(),
             dtype=inner.dtype, device=AWAY, requires_grad=inner.requires_grad,
         )  # fmt: skip
 
     def __init__(self, inner: Tensor) -> None:
-        self.inner = inner
+        self.held = inner
 
     def tolist(self) -> Any:
-        return self.inner.tolist()
+        return self.held.tolist()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return dispatched(func, args, kwargs or {})
 
 
@@ -100,7 +100,7 @@ def dispatched(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     gone = here if asked is None else torch.device(asked) == AWAY
     if func is aten.copy_.default:
         gone = isinstance(args[0], Away)
-    values = tree_map_only(Away, lambda t: t.inner, (args, kwargs))
+    values = tree_map_only(Away, lambda t: t.held, (args, kwargs))
     if asked is not None:
         values[1]["device"] = torch.device("cpu")
     out = func(*values[0], **values[1])
@@ -124,7 +124,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return found.to(device=device, **options)
 
         monkeypatch.setattr(torch, name, made)
-    with Device():
+    with Device():  # type: ignore[no-untyped-call]
         yield
 
 
@@ -149,6 +149,11 @@ def vmap_by_loop(f: Any, in_dims: int = 0, chunk_size: int | None = None) -> Any
     return lambda batch: torch.stack([f(part) for part in batch.unbind(in_dims)])
 
 
+def here(thing: Any) -> Any:
+    """The thing as it is."""
+    return thing
+
+
 def there(thing: Any) -> Any:
     """The same on the other device; a module itself, anything else a copy."""
     return thing.to(AWAY)
@@ -167,7 +172,10 @@ def values(thing: Any) -> Tensor:
 def test_the_device_refuses_what_a_gpu_refuses(away: None) -> None:
     x = torch.rand(3, 2, generator=seeded())
     y = x.to(AWAY)
-    for mixed in (lambda: x + y, lambda: torch.cat([x, y]), lambda: x @ y.T, lambda: x[y[:, 0].long()]):
+    mixtures: list[Callable[[], Tensor]] = [
+        lambda: x + y, lambda: torch.cat([x, y]), lambda: x @ y.T, lambda: x[y[:, 0].long()],
+    ]  # fmt: skip
+    for mixed in mixtures:
         with pytest.raises(RuntimeError, match="two devices"):
             mixed()
     assert (y + torch.tensor(1.0)).device == AWAY
@@ -301,7 +309,7 @@ def gram(autoencoder: Any, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_numbers_are_those_of_the_cpu(name: str, away: None) -> None:
-    expected, found = CHAINS[name](lambda thing: thing), values(CHAINS[name](there))
+    expected, found = CHAINS[name](here), values(CHAINS[name](there))
     torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=1e-4, equal_nan=True)
 
 
@@ -319,14 +327,14 @@ LOSSES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
 def test_a_step_of_training_is_that_of_the_cpu(name: str, away: None) -> None:
     make, objective = LOSSES[name]
     gradients = []
-    for on in (lambda thing: thing, there):
+    for on in (here, there):
         network = on(make()).train()
         batch = Batch(on(images()), on(labels()), torch.arange(N))
         objective(network, batch, seeded()).mean().backward()
         gradients.append([weight.grad.cpu() for weight in network.parameters() if weight.grad is not None])
     assert len(gradients[0]) > 1
-    for here, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(other, here, atol=1e-4, rtol=1e-3)
+    for plain, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, plain, atol=1e-4, rtol=1e-3)
 
 
 def test_a_training_is_that_of_the_cpu(away: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +344,9 @@ def test_a_training_is_that_of_the_cpu(away: None, monkeypatch: pytest.MonkeyPat
     )
     monkeypatch.setattr(Fabric, "setup_optimizers", lambda self, optimizer: optimizer)
     losses = []
-    for device in (torch.device("cpu"), AWAY):
-        fabric = Fabric(accelerator="cpu", devices=1)
-        monkeypatch.setattr(Fabric, "device", property(lambda self, device=device: device))
+    for place in (here, there):
+        fabric, device = Fabric(accelerator="cpu", devices=1), place(torch.zeros(1)).device
+        monkeypatch.setattr(Fabric, "device", device)
         objective = make_objective("pgd", 0.3, attack_steps=2)
         losses.append(
             [r.loss for r in fit(network_with_batch_norm(), objective, data, plan, seed=0, fabric=fabric)]
