@@ -159,7 +159,7 @@ def test_behaviour_is_the_same_for_the_same_and_leaves_no_trace(global_state_unt
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_behaviour_sees_a_hundredth_and_not_the_last_digits(seed: int) -> None:
+def test_behaviour_sees_small_changes_and_not_the_last_digits(seed: int) -> None:
     """Between float32 and float64 nothing changes but rounding."""
     net = smooth_network(d=64, seed=seed).float()
     first = behaviour(net, SHAPE)

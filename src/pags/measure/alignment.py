@@ -57,8 +57,8 @@ class Reference:
 
     @classmethod
     def of(cls, score: Images, lpips: LPIPS | None = None) -> Self:
-        """The reference for scores (n, c, h, w); `lpips` defaults to images upsampled to 64 px."""
-        lpips = lpips or LPIPS.load()
+        """The reference for scores (n, c, h, w), on their device; `lpips` defaults to 64 px."""
+        lpips = (lpips or LPIPS.load()).on(score.device)
         return cls(lpips, score, picture_features(lpips, score))
 
     def at(self, places: Tensor) -> Self:

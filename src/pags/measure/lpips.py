@@ -5,6 +5,7 @@ number of positions. The distance of two images is then the squared length of th
 features, so what a reference needs of AlexNet is computed once and compared with any number of others.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -108,6 +109,11 @@ class LPIPS(nn.Module):
             weights, _ = read_safetensors(path)
         return cls(weights, upsample_to=upsample_to, batch_size=batch_size)
 
+    def on(self, device: torch.device | str) -> "LPIPS":
+        """This module where it is on that device, else a copy that is."""
+        here = self.get_buffer("shift").device == torch.device(device)
+        return self if here else copy.deepcopy(self).to(device)
+
     def forward(self, a: Tensor, b: Tensor) -> PerImage:
         """The distance of each pair of images, in bounded memory.
 
@@ -115,7 +121,7 @@ class LPIPS(nn.Module):
             a, b: (n, 3 or 1, h, w) in [-1, 1], of the same shape.
 
         Returns:
-            n distances, 0 for equal images, as a rule below 1.
+            n distances on the device of `a`, 0 for equal images, as a rule below 1.
 
         Raises:
             UsageError: the shapes differ, or the images are not as described, or too small.
@@ -129,7 +135,8 @@ class LPIPS(nn.Module):
         _check_images(a, self.upsample_to)
         _check_images(b, self.upsample_to)
         pairs = zip(a.split(self.batch_size), b.split(self.batch_size), strict=True)
-        return torch.cat([self.distance(self._embedded(x), self._embedded(y)) for x, y in pairs])
+        parts = [self.distance(self._embedded(x), self._embedded(y)) for x, y in pairs]
+        return torch.cat(parts).to(a.device)
 
     def features(self, images: Tensor) -> Features:
         """What the distance needs to know of each image; computed once, it serves any number of comparisons.

@@ -102,8 +102,11 @@ def plain_means(tables: Sequence[Float[Tensor, "_ m"]]) -> Float[Tensor, "m"]:
 
 
 def weighted_means(table: Float[Tensor, "n m"], weights: Float[Tensor, "b n"]) -> Float[Tensor, "b m"]:
-    """Column means under each row of weights, leaving out NaN cells; NaN where a column has no cell left."""
-    table = table.double()
+    """Column means under each row of weights, leaving out NaN cells; NaN where a column has no cell left.
+
+    On the device of the weights: resamplings are drawn on the CPU, columns may come from elsewhere.
+    """
+    table = table.to(weights)
     there = ~table.isnan()
     return (weights @ table.nan_to_num()) / (weights @ there.double())
 
@@ -202,5 +205,5 @@ def paired_differences(
     Raises:
         UsageError: fewer than two images.
     """
-    apart = {name: values - second[name] for name, values in first.items() if name in second}
+    apart = {name: values.cpu() - second[name].cpu() for name, values in first.items() if name in second}
     return mean_intervals(apart, draws=draws, resamples=resamples, level=level)

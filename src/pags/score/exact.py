@@ -32,7 +32,7 @@ class IdealDenoiser:
         return torch.cat([self._mean(x, sigma, y) for x, y in zip(parts, wanted, strict=True)])
 
     def _mean(self, images: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
-        points, seen = flatten(self.images).double(), flatten(images).double()
+        points, seen = flatten(self.images).double().to(images.device), flatten(images).double()
         # |x − y|² without |x|², which the softmax does not see: a product, so that forward mode goes through.
         distances = points.square().sum(1) - 2 * seen @ points.T  # (n, m)
         # σ is for images in [-1, 1]; here distances are half as long.
@@ -48,7 +48,7 @@ class IdealDenoiser:
                 got="a set without labels",
                 suggestion="IdealDenoiser(images, labels), or labels=None for all classes",
             )
-        other = labels[:, None] != self.labels[None]
+        other = labels[:, None] != self.labels[None].to(labels.device)
         if bool(other.all(1).any()):
             raise UsageError(
                 f"labels of the set, {sorted(set(self.labels.tolist()))}",
