@@ -26,9 +26,9 @@ def theory(
 
     Takes about a minute on two cores and downloads nothing.
     """
-    from pags.experiments.theory.run import RECORD, run_theory
     from pags.report.theory import draw_theory
     from pags.store import Store
+    from pags.theory.run import RECORD, run_theory
 
     store = Store(out)
     with ProgressLine() as progress:
