@@ -14,16 +14,16 @@ from pags.arrays import Images, project
 from pags.data.worlds import distractor_world, linear_world, mixture_world
 from pags.data.worlds.laws import Mixture
 from pags.experiments.claims import CONTRADICTED, SUPPORTED, UNDECIDED
-from pags.experiments.theory import Subject, argument_1, run_theory, theorem_1, theorem_2
-from pags.experiments.theory.argument_1 import half_life
-from pags.experiments.theory.argument_2 import descent, outside_span, ridge
-from pags.experiments.theory.bayes import _there_and_back
-from pags.experiments.theory.rows import exactly, over_seeds, row, slope
-from pags.experiments.theory.theorem_1 import approach
 from pags.measure.robustness import definition_1
 from pags.measure.statistics import Interval
 from pags.report.theory import draw_theory, theory_table
 from pags.store import Record, Store
+from pags.theory import Subject, argument_1, run_theory, theorem_1, theorem_2
+from pags.theory.argument_1 import half_life
+from pags.theory.argument_2 import descent, outside_span, ridge
+from pags.theory.bayes import _there_and_back
+from pags.theory.rows import exactly, over_seeds, row, slope
+from pags.theory.theorem_1 import approach
 
 
 @pytest.fixture(scope="module")

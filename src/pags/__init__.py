@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pags.experiments.demo import run_sweeps as run_sweeps
     from pags.experiments.reproduce import reproduce as reproduce
     from pags.experiments.scales import settings_for as settings_for
-    from pags.experiments.theory import run_theory as run_theory
     from pags.experiments.training import train as train
     from pags.experiments.training_settings import TrainSettings as TrainSettings
     from pags.generate import denoise as denoise
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from pags.score.unet import UNetDenoiser as UNetDenoiser
     from pags.seeds import generator as generator
     from pags.store import Store as Store
+    from pags.theory import run_theory as run_theory
     from pags.training.attack import PGD as PGD
     from pags.training.attack import robust_correct as robust_correct
     from pags.training.controls import GradientAlignment as GradientAlignment
@@ -129,7 +129,7 @@ _ROOM_OF = {
     # whole experiments
     "TrainSettings": "experiments.training_settings", "train": "experiments.training",
     "SweepConfig": "experiments.config", "run_sweeps": "experiments.demo", "write_report": "report.page",
-    "run_theory": "experiments.theory", "settings_for": "experiments.scales",
+    "run_theory": "theory", "settings_for": "experiments.scales",
     "reproduce": "experiments.reproduce", "Store": "store",
     # errors
     "PagsError": "errors", "UsageError": "errors", "TrainingDiverged": "errors",

@@ -28,7 +28,7 @@ def theory(
     """
     from pags.report.pages import write_theory
     from pags.store import Store
-    from pags.theory import RECORD, run_theory
+    from pags.theory.run import RECORD, run_theory
 
     store = Store(out)
     with ProgressLine() as progress:

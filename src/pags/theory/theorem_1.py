@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from pags.arrays import Basis, Images, Labels, PerImage, dots, split
 from pags.classifiers.modes import predict
-from pags.experiments.theory.rows import exactly, over_images, part, row, slope
 from pags.measure.gradients import input_gradient
 from pags.measure.robustness import off_manifold_share
 from pags.measure.statistics import interval
 from pags.seeds import generator
 from pags.store import Record
+from pags.theory.rows import exactly, over_images, part, row, slope
 
 PLACE = "Theorem 1 (3.1, A)"
 MARGIN = 0.3  # of a rate: tells 1 from 2, and leaves room for terms of higher order

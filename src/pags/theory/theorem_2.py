@@ -14,11 +14,11 @@ import torch
 
 from pags.arrays import Images, Labels, PerImage, dots
 from pags.data.worlds import World
-from pags.experiments.theory.rows import exactly, over_images, part, row
 from pags.measure.robustness import off_manifold_share
 from pags.measure.statistics import Interval
 from pags.seeds import generator
 from pags.store import Record
+from pags.theory.rows import exactly, over_images, part, row
 
 PLACE = "Theorem 2 (3.2, A)"
 TANGENT = 0.1  # the most energy off the manifold with which a vector still counts as tangent

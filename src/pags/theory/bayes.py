@@ -15,12 +15,12 @@ from pags.arrays import Basis, Images, Labels, cosines
 from pags.classifiers.modes import correct
 from pags.data.imageset import ImageSet
 from pags.data.worlds import World
-from pags.experiments.theory.models import perceptron
-from pags.experiments.theory.rows import over_seeds, part, row
 from pags.measure.gradients import input_gradient
 from pags.measure.robustness import off_manifold_share
 from pags.seeds import derive, generator, seeded_construction
 from pags.store import Record
+from pags.theory.models import perceptron
+from pags.theory.rows import over_seeds, part, row
 from pags.training.controls import GradientAlignment, PartialGradientNorm
 from pags.training.fit import Plan, fit
 from pags.training.objectives import CrossEntropy, Objective, make_objective

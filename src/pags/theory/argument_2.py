@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pags.arrays import flatten
 from pags.data.worlds import World
-from pags.experiments.theory.rows import exactly, part, row, slope
 from pags.measure.statistics import Interval, interval
 from pags.seeds import derive, generator
 from pags.store import Record
+from pags.theory.rows import exactly, part, row, slope
 
 PLACE = "Argument 2 (3.3)"
 

@@ -9,11 +9,11 @@ from pags.arrays import Basis, dots, split
 from pags.classifiers.modes import predict
 from pags.data.imageset import ImageSet
 from pags.data.worlds import World
-from pags.experiments.theory.models import perceptron
-from pags.experiments.theory.rows import over_seeds, part, row
 from pags.measure.gradients import input_gradient
 from pags.seeds import derive, seeded_construction
 from pags.store import Record
+from pags.theory.models import perceptron
+from pags.theory.rows import over_seeds, part, row
 from pags.training.fit import Plan, fit
 from pags.training.objectives import GradientNorm
 

@@ -10,17 +10,17 @@ from torch import nn
 from pags.arrays import Basis, Images
 from pags.data.imageset import ImageSet
 from pags.data.worlds import World, curved_world, distractor_world, linear_world, mixture_world
-from pags.experiments.theory.argument_1 import argument_1
-from pags.experiments.theory.argument_2 import argument_2
-from pags.experiments.theory.bayes import bayes_alignment
-from pags.experiments.theory.models import linear_model, perceptron
-from pags.experiments.theory.theorem_1 import Subject, theorem_1
-from pags.experiments.theory.theorem_2 import theorem_2
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.manifold.estimators import LocalPCA
 from pags.manifold.tangent import decoder_tangent
 from pags.seeds import derive, generator, seeded_construction
 from pags.store import Record, Store
+from pags.theory.argument_1 import argument_1
+from pags.theory.argument_2 import argument_2
+from pags.theory.bayes import bayes_alignment
+from pags.theory.models import linear_model, perceptron
+from pags.theory.theorem_1 import Subject, theorem_1
+from pags.theory.theorem_2 import theorem_2
 from pags.training.fit import Plan, fit
 from pags.training.objectives import CrossEntropy, Objective
 

@@ -1,9 +1,0 @@
-"""The exact laboratory: what the paper proves or argues, measured where the truth is known."""
-
-from pags.experiments.theory.argument_1 import argument_1
-from pags.experiments.theory.argument_2 import argument_2
-from pags.experiments.theory.run import run_theory
-from pags.experiments.theory.theorem_1 import Subject, theorem_1
-from pags.experiments.theory.theorem_2 import theorem_2
-
-__all__ = ["Subject", "argument_1", "argument_2", "run_theory", "theorem_1", "theorem_2"]
