@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from pags.store import Store
 
 # Okabe and Ito's colours, told apart with any colour vision; every line also has a marker of its own.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#808080"
 PINK, SKY = "#CC79A7", "#56B4E9"
+INK = "#101010"
+"""Of text and axes; in an SVG it is the colour of the text around it, on a transparent ground."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -23,9 +25,12 @@ RC: Any = {
     "axes.titlesize": 10,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "svg.fonttype": "path",  # glyphs as outlines: looks the same everywhere
     "svg.hashsalt": "pags",  # names inside the file that do not change from run to run
     "pdf.fonttype": 42,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
@@ -57,13 +62,14 @@ def write_figure(
 
 
 def render(figure: Figure, ending: str) -> bytes:
-    """The bytes of a figure in a format."""
+    """The bytes of a figure in a format: SVG without ground in the colour of text, the others on white."""
     metadata = {
         "svg": {"Date": None, "Creator": None},
         "pdf": {"CreationDate": None},
         "png": {"Software": None},
     }
+    ground = "none" if ending == "svg" else "white"
     buffer = io.BytesIO()
     with mpl.rc_context(RC):
-        figure.savefig(buffer, format=ending, dpi=150, metadata=metadata[ending])
-    return buffer.getvalue()
+        figure.savefig(buffer, format=ending, dpi=150, metadata=metadata[ending], facecolor=ground)
+    return buffer.getvalue().replace(INK.encode(), b"currentColor") if ending == "svg" else buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The paper's figures as plain data: one table, `catalogue`, of functions from records."""

@@ -1,0 +1,140 @@
+"""The figures that are curves along the strengths of a sweep."""
+
+from pags.figures import sweeps
+from pags.figures.kinds import NUMBERED, FigureData, Panel, Parts, Series, curves
+from pags.records import Record, SweepLine, SweepRecord
+
+
+def robustness_and_alignment(parts: Parts) -> FigureData:
+    """Figure 3: a column per objective, of the paper's three and of a user's."""
+    return main_figure(parts.sweep)
+
+
+def main_figure(record: SweepRecord) -> FigureData:
+    """Figure 3 from the sweeps' record: robustness, similarity by every metric, and accuracy."""
+    lines = [line for line in record["sweeps"] if line["objective"] != "smoothness"] or record["sweeps"]
+    norm, seeds = record["settings"]["norm"], record["settings"].get("repeats", 1)
+    chosen = sweeps.targets(record)
+    rows = [[sweeps.robustness_panel(record, line, norm, line["title"]) for line in lines]]
+    rows += [
+        [sweeps.alignment_panel(record, line, metric, chosen, "") for line in lines]
+        for metric in sweeps.metrics(record)
+    ]
+    rows.append([sweeps.accuracy_panel(record, line) for line in lines])
+    caption = (
+        f"Top: change of the output under perturbations of l2 norm {norm:g} on and off the manifold; larger is "
+        "less robust. Middle: similarity of input gradients and the score, between its floor (noise) and its "
+        "ceiling (a second estimate of the score), both of the standard network. Bottom: accuracy. Behind "
+        "the curves, the regime of each model. Bands: 95 % intervals over "
+        f"{'seeds and ' if seeds > 1 else ''}images ({seeds} seed{'s' if seeds > 1 else ''})."
+    )
+    return curves(caption, rows)
+
+
+def at_several_norms(parts: Parts) -> FigureData:
+    """Figure 9: a row per norm, a column per objective."""
+    record = parts.sweep
+    rows = [
+        [
+            sweeps.robustness_panel(record, line, norm, f"{line['title']}, norm {norm:g}")
+            for line in record["sweeps"]
+        ]
+        for norm in record["settings"]["norms"]
+    ]
+    return curves("As Figure 3, top, for perturbations of each l2 norm.", rows)
+
+
+def with_score_of_class(parts: Parts) -> FigureData:
+    """Figure 17: alignment of one class's gradient with the score of that class, for every objective."""
+    record = parts.sweep
+    metric = sweeps.metrics(record)[0]
+    row = [
+        sweeps.alignment_panel(record, line, metric, ("logit",), line["title"]) for line in record["sweeps"]
+    ]
+    caption = "As Figure 3, middle: the gradient of the predicted class's logit and the score of that class."
+    return curves(caption, [row])
+
+
+def at_two_resolutions(parts: Parts) -> FigureData:
+    """Figure 4: networks at a higher resolution than the score (ImageNet's place), then at the score's."""
+    record, transfer = parts.sweep, parts.transfer
+    line, metric = sweeps.sweep_of(record, "pgd"), sweeps.metrics(record)[0]
+    size, low = ("×".join(str(side) for side in shape[1:]) for shape in (transfer["size"], _shape(record)))
+    left = _transferred(transfer, metric, f"{transfer['data']}, {size} px")
+    right = sweeps.alignment_panel(record, line, metric, ("logit",), f"{record['data']['name']}, {low} px")
+    ticks = [f"{model['strength']:g}" for model in transfer["models"]]
+    accurate = [Series("accuracy", "accuracy", sweeps.points(transfer["models"], "correct"))]
+    below = Panel("", "strength ε", ticks, "accuracy", accurate, limits=(0, 1.02))
+    caption = (
+        "Above: similarity of the gradient of the predicted class's logit and the score of that class; below: "
+        f"accuracy. Left, in the place of the paper's ImageNet: classifiers of {size} pixels, gradients scaled "
+        f"down to the score's {low}. Right, in the place of its ImageNet-64: strengths up to excessive."
+    )
+    rows = [[left, right], [below, sweeps.accuracy_panel(record, line)]]
+    return curves(caption, rows)
+
+
+def _shape(record: SweepRecord) -> list[int]:
+    return record["data"]["shape"]
+
+
+def _transferred(transfer: Record, metric: str, heading: str) -> Panel:
+    models = transfer["models"]
+    column = f"{metric} logit"
+    series = [
+        Series("gradient of the logit", "similarity", sweeps.points(models, column)),
+        Series("logit, another image's score", "shuffled", sweeps.points(models, f"shuffled {column}")),
+    ]
+    floors = {name: value for name, value in models[0]["means"].items() if name.startswith(f"floor {metric}")}
+    references = {"floor": value["estimate"] for value in list(floors.values())[:1] if value}
+    ticks = [f"{model['strength']:g}" for model in models]
+    y = f"{sweeps.metric_title(metric)} with the score"
+    return Panel(heading, "strength ε", ticks, y, series, references=references)
+
+
+def smoothgrad(parts: Parts) -> FigureData:
+    """Phenomenon 3: similarity with the score of plain and of smoothed gradients, for every metric."""
+    record = parts.smoothgrad
+    line = sweeps.sweep_of(parts.sweep, record["objective"])
+    known = record["strengths"][0]["means"]
+    panels = [
+        _smoothed(record, line, metric)
+        for metric in dict.fromkeys([*sweeps.metrics(parts.sweep), "cosine"])
+        if f"{metric} logit" in known
+    ]
+    caption = (
+        "Gradients of the predicted class's logit and their means over noisy copies of the image (SmoothGrad), "
+        "for several standard deviations of the noise. If robustness is what aligns gradients, smoothing helps "
+        "weak models most."
+    )
+    return curves(caption, [panels])
+
+
+def _smoothed(record: Record, line: SweepLine, metric: str) -> Panel:
+    entries = record["strengths"]
+    series = [Series("plain gradient", "any", sweeps.points(entries, f"{metric} logit"))]
+    series += [
+        Series(
+            f"SmoothGrad, noise {level:g}", style, sweeps.points(entries, f"smooth {level:g} {metric} logit")
+        )
+        for level, style in zip(record["levels"], NUMBERED, strict=False)
+    ]
+    y = f"{sweeps.metric_title(metric)} with the score"
+    ticks = [f"{entry['strength']:g}" for entry in entries]
+    return Panel(line["title"], sweeps.axis(line), ticks, y, series)
+
+
+def score_share(parts: Parts) -> FigureData:
+    """How much of the score lies off the tangent space over the noise level (Theorem 2 takes it as none)."""
+    shares = parts.score_shares
+    panel = Panel(
+        "energy of the score off the manifold", "noise level σ (EDM's unit)",
+        [f"{sigma:g}" for sigma in shares["sigmas"]], "share off the tangent space",
+        [Series("score", "off", shares["off"])],
+        references={"chance": parts.sweep["chance"]["rho2"]}, zero=True,
+    )  # fmt: skip
+    caption = (
+        "The denoiser's score at the clean test images. As the noise goes to 0 a score points along the "
+        "normal of the manifold; the chance line is that of a random direction."
+    )
+    return curves(caption, [[panel]])

@@ -1,0 +1,287 @@
+"""The pages of demo, reproduction, audit, theory and generation: one design, drawn from records alone."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from pags.errors import PagsError
+from pags.figures import audits, catalogue, phenomena, sweeps
+from pags.figures.kinds import FigureData, stem
+from pags.figures.measures import main_figure
+from pags.figures.theory import TITLES, theory_figures
+from pags.records import AuditRecord, Record, ReproductionRecord, SweepRecord
+from pags.report import words
+from pags.report.explore import explorer
+from pags.report.grids import picture_uri
+from pags.report.layout import Shown, chips_of, page, shown, that_fit
+from pags.store import Store
+
+REPRODUCTION = "records/reproduction.json"
+SWEEP, GALLERY = "records/sweep.json", "records/gallery.safetensors"
+AUDIT, AUDIT_TENSORS = "audit.json", "audit.safetensors"
+THEORY = "theory.json"
+GENERATION, PANELS = "records/generate.json", "records/generate.safetensors"
+FOR_ALL = 14_000_000
+"""Bytes that figures and explorer together may take; the explorer shows less where figures take more."""
+STRIP = 3
+"""Rows of pictures on the first screen."""
+
+Strip = tuple[Sequence[str], Sequence[tuple[str, Sequence[str]]], str]
+"""Headings, rows with their labels, and what is seen."""
+
+
+def report_folder(store: Store) -> list[Path]:
+    """Draw everything in a folder again from its records: generation, theory, audit, reproduction.
+
+    Returns:
+        The files written.
+
+    Raises:
+        PagsError: the folder holds no such record, or a part of one is missing.
+    """
+    found: list[Path] = []
+    if store.has(GENERATION) and not store.has(REPRODUCTION):
+        found += write_generate(store, store.read_record(GENERATION), store.read_tensors(PANELS)[0])
+    if store.has(THEORY):
+        found += write_theory(store, store.read_record(THEORY))
+    if store.has(AUDIT):
+        audit = cast(AuditRecord, store.read_record(AUDIT))
+        found += write_audit_report(store, audit, store.read_tensors(AUDIT_TENSORS)[0])
+    if store.has(REPRODUCTION):
+        found += write_reproduction(store, cast(ReproductionRecord, store.read_record(REPRODUCTION)))
+    if not found:
+        wanted = f"a folder that holds {REPRODUCTION}, {AUDIT}, {THEORY} or {GENERATION}"
+        raise PagsError(wanted, got=store.root, suggestion="pags reproduce --out FOLDER")
+    return found
+
+
+def _written(store: Store, figures: Sequence[Shown], html: bytes, name: str = "report.html") -> list[Path]:
+    """The files of the figures, which are there already, and the page."""
+    files = [link for each in figures for link in each.links.values() if link.startswith("figures/")]
+    return [*map(store.path, files), store.write_bytes(name, html)]
+
+
+# Reproduction and demo ---------------------------------------------------------------------------------
+
+
+def write_reproduction(store: Store, record: ReproductionRecord) -> list[Path]:
+    """Draw the figures of a reproduction and write its page, from the records in the store alone.
+
+    Args:
+        store: what `pags reproduce` or `pags demo` wrote to.
+        record: of `records/reproduction.json`.
+
+    Returns:
+        The files written, the page last.
+
+    Raises:
+        PagsError: a record is missing, or something cannot be written.
+    """
+    sweep = cast(SweepRecord, store.read_record(SWEEP)) if "sweep" in record["parts"] else None
+    figures = that_fit([_of_catalogue(store, name) for name in record["figures"]])
+    named = dict(zip(record["figures"], figures, strict=True))
+    if sweep and "3" not in named:
+        named["3"] = shown(store, "main", main_figure(sweep), title="Robustness and alignment over strength")
+    every, main = list(named.values()), named.pop("3", None)
+
+    tables = words.claim_tables(record["claims"], lambda subject: words.subject_title(subject, sweep))
+    first = max(4, sum(row[0]["claim"] in words.IMPORTANT for row in tables[0]["rows"])) if tables else 0
+    room = FOR_ALL - sum(figure.size for figure in every)
+    html = page(
+        "reproduction", cast(Record, record),
+        title="Which models have perceptually aligned gradients, and why?",
+        answer=words.sweep_answer(sweep) if sweep else [WITHOUT_SWEEP],
+        chips=chips_of([claim["verdict"] for claim in record["claims"]]), tables=tables, first=first,
+        main=main, figures=list(named.values()),
+        **(_of_sweep(sweep, store.read_tensors(GALLERY)[0], room) if sweep else WITHOUT),
+    )  # fmt: skip
+    return _written(store, every, html)
+
+
+WITHOUT_SWEEP = "Without sweeps of robust training nothing is said of alignment; the figures are below."
+WITHOUT: Record = {"sweep": None, "explorer": None, "strip": None}
+
+
+def _of_sweep(record: SweepRecord, gallery: Mapping[str, Tensor], room: int) -> Record:
+    """What the page says of sweeps: strip, tables and explorer."""
+    settings, targets, metric = record["settings"], sweeps.targets(record), sweeps.metrics(record)[0]
+    columns = _columns(settings["norm"], metric, targets[0])
+    more = {f"{sweeps.metric_title(metric)}, {sweeps.target_title(t)}": f"{metric} {t}" for t in targets[1:]}
+    standard = sweeps.model(record, sweeps.STANDARD)
+    levels = {
+        n: words.estimate(sweeps.reference(standard, n, metric, targets[0])) for n in ("floor", "ceiling")
+    }
+    models, signs = words.strip_models(record), "blue is negative, red positive"
+    pictures = [gallery["images"], gallery[f"score {targets[0]}"]]
+    pictures += [gallery[f"gradient {model['name']} {targets[0]}"] for model in models.values()]
+    rows = [
+        ("", [picture_uri(each[place], signed=order > 0) for order, each in enumerate(pictures)])
+        for place in range(min(STRIP, len(pictures[0])))
+    ]
+    note = (
+        "Input gradients beside the score, the direction towards more probable images; each is scaled by its "
+        f"largest absolute value, {signs if pictures[0].shape[1] == 1 else 'mid-grey is zero'}."
+    )
+    return {
+        "sweep": record,
+        "explorer": explorer(record, gallery, budget=room),
+        "strip": (["image", "score", *models], rows, note),
+        "headline": [(sweeps.described(record, each), each) for each in words.headline_models(record)],
+        "every": [(sweeps.described(record, each), each) for each in record["models"]],
+        "columns": columns,
+        "all_columns": columns | {"ρ1": "rho1"} | more,
+        "levels": levels,
+        "repeats": settings.get("repeats", 1),
+    }
+
+
+def _columns(norm: float, metric: str, target: str) -> dict[str, str]:
+    """The headline quantities: heading to column or ratio."""
+    return {
+        "accuracy": "correct", f"off/on, norm {norm:g}": f"off/on {norm:g}", "ρ2": f"rho2 {target}",
+        f"{sweeps.metric_title(metric)} with the score": f"{metric} {target}",
+        "other image’s score": f"shuffled {metric} {target}",
+    }  # fmt: skip
+
+
+def _of_catalogue(store: Store, name: str) -> Shown:
+    data = catalogue.read(store, name)
+    if data is None:
+        again = f"pags reproduce {name} with the same settings again"
+        raise PagsError(f"the record of figure {name} in {store.root}", got="none", suggestion=again)
+    place = data.record["place"]
+    where = f" ({'section' if place[0].isdigit() else 'appendix'} {place})" if place else ""
+    return shown(store, stem(name), data, title=f"{data.record['heading']}. {data.record['title']}{where}")
+
+
+# Audit, theory, generation -----------------------------------------------------------------------------
+
+
+def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, Tensor]) -> list[Path]:
+    """Draw the figures of an audit and write its page.
+
+    Args:
+        store: where `figures/` and `report.html` go.
+        record: of `audit.json`.
+        tensors: of `audit.safetensors`: `PLACE/panel/NAME` for each model's pictures.
+
+    Returns:
+        The files written, the page last.
+    """
+    models, settings = record["models"], record["models"][0]["settings"]
+    panels = [_panels(tensors, place) for place in range(len(models))]
+    common = _drawn(
+        store, "audit", {"robustness": audits.robustness(models), "similarity": audits.similarity(models)}
+    )
+    own = [
+        _drawn(store, f"audit-{n}", {"gallery": audits.gallery(found, each), "targets": audits.targets(each)})
+        for n, (found, each) in enumerate(zip(panels, models, strict=True))
+    ]
+    html = page(
+        "audit", cast(Record, record),
+        title="Are the gradients perceptually aligned, and why?", answer=words.audit_answer(record),
+        chips=words.audit_chips(models), strip=_audit_strip(record, panels), figures=common,
+        columns=_columns(settings["norm"], settings["metrics"][0], settings["targets"][0]),
+        headline=[(each["name"], each) for each in models],
+        pairs=[(f"{p['first']} − {p['second']}", {"means": p["differences"]}) for p in record["pairs"]],
+        models=[
+            {"record": each, "figures": figures, "rows": words.rows(each), "verdict": words.verdict(each),
+             "caveats": words.caveats(record, each)}
+            for each, figures in zip(models, own, strict=True)
+        ],
+    )  # fmt: skip
+    return _written(store, [*common, *(figure for figures in own for figure in figures)], html)
+
+
+def _drawn(store: Store, prefix: str, figures: Mapping[str, FigureData | None]) -> list[Shown]:
+    return [shown(store, f"{prefix}-{name}", data) for name, data in figures.items() if data is not None]
+
+
+def _panels(tensors: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+    prefix = f"{place}/panel/"
+    return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
+
+def _audit_strip(record: AuditRecord, panels: Sequence[Mapping[str, Tensor]]) -> Strip | None:
+    heads = {"image": "image", "score": "score", "gradient": "gradient", "smooth": "SmoothGrad"}
+    names = [name for name in heads if all(len(found.get(name, ())) for found in panels)]
+    rows = [
+        (model["name"], [picture_uri(found[name][0], signed=name != "image") for name in names])
+        for model, found in zip(record["models"], panels, strict=True)
+    ]
+    note = "Each model at the image where it is aligned best."
+    return ([heads[name] for name in names], rows[: STRIP + 1], note) if "gradient" in names else None
+
+
+def write_theory(store: Store, record: Record) -> list[Path]:
+    """Draw one figure per theorem or argument, and the page, the same bytes for equal records.
+
+    Args:
+        store: where `figures/` and `report.html` go.
+        record: of `theory.json`.
+    """
+    figures = {
+        name: shown(store, f"theory-{name.replace('_', '-')}", data, title=TITLES[name])
+        for name, data in theory_figures(record).items()
+    }
+    parts = [
+        {"name": name, "title": TITLES.get(name, name), "figure": figures.get(name), "rows": part["rows"]}
+        for name, part in record["parts"].items()
+    ]
+    verdicts = [row["verdict"] for part in parts for row in part["rows"]]
+    tally = Counter(verdicts)
+    html = page(
+        "theory", record,
+        title="Do the paper's theorems and arguments hold where the answer is known?",
+        answer=[
+            f"Of {len(verdicts)} predictions {tally['supported']} hold and {tally['contradicted']} are "
+            "contradicted in worlds whose tangent spaces, score and Bayes gradient are known exactly.",
+            "Estimates stand beside what theory expects; intervals are over images or over runs.",
+        ],
+        chips=chips_of(verdicts), strip=None, parts=parts,
+    )  # fmt: skip
+    return _written(store, list(figures.values()), html)
+
+
+def write_generate(store: Store, record: Record, panels: Mapping[str, Tensor]) -> list[Path]:
+    """Draw the images that following gradients made, and their numbers, and write the page.
+
+    Args:
+        store: where `figures/` goes, and the page: `report.html`, or `generate.html` beside another's.
+        record: of `records/generate.json`.
+        panels: of `records/generate.safetensors`.
+    """
+    tasks, starts = record["settings"]["tasks"], record["starts"]
+    numbers = _drawn(store, "generate", {str(n): each for n, each in enumerate(audits.generated(record))})
+    pictures = [
+        shown(store, f"generate-{task}", phenomena.task_pictures(record, panels, task))
+        for task in (tasks if len(panels["originals"]) else ())
+    ]
+    columns = {
+        f"{words.task_title(task)}, {unit}": f"{task}: {name}"
+        for task in tasks
+        for name, unit in (("named", "recognised"), ("psnr", "PSNR in dB"))
+        if f"{task}: {name}" in starts
+    }
+    models = [(f"{m['name']}{' (control)' if m['control'] else ''}", m) for m in record["models"]]
+    html = page(
+        "generate", record,
+        title="What does following the gradient of a classifier make?", answer=words.generate_answer(record),
+        chips=[], strip=_generate_strip(record, panels), numbers=numbers, pictures=pictures, columns=columns,
+        headline=[*models, ("before following the gradient", {"means": starts})],
+    )  # fmt: skip
+    beside = store.has(REPRODUCTION) or store.has(SWEEP)
+    return _written(store, [*numbers, *pictures], html, "generate.html" if beside else "report.html")
+
+
+def _generate_strip(record: Record, panels: Mapping[str, Tensor]) -> Strip | None:
+    task, names = record["settings"]["tasks"][0], [model["name"] for model in record["models"]]
+    chosen = names if len(names) <= STRIP + 1 else [*names[:2], names[len(names) // 2 + 1], names[-1]]
+    images = {"start": panels[f"start {task}"]} | {name: panels[f"{name} {task}"] for name in chosen}
+    rows = [(label, [picture_uri(image) for image in found[:5]]) for label, found in images.items()]
+    aims = panels["targets" if task.startswith("synthesis") else "labels"].tolist()[:5]
+    heads = [record["data"]["classes"][int(aim)] for aim in aims]
+    return (heads, rows, f"{words.task_title(task)}; the class aimed at above.") if aims else None

@@ -1,0 +1,318 @@
+"""What the records say in sentences and in rows of tables; the command line prints the same."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pags.figures.sweeps import (
+    STANDARD,
+    UNTRAINED,
+    along,
+    best,
+    described,
+    metric_title,
+    metrics,
+    model,
+    regime_name,
+    sweep_of,
+    target_title,
+    targets,
+)
+from pags.records import AuditRecord, ClaimRecord, IntervalRecord, ModelRecord, Record, SweepRecord
+
+
+def estimate(value: IntervalRecord | None) -> float | None:
+    """The estimate of an interval; None for what is not defined."""
+    return None if value is None else value["estimate"]
+
+
+def _end(value: IntervalRecord | None, side: Literal["low", "high"]) -> float:
+    """Where an interval ends; 0, which decides nothing, for what is not defined."""
+    return 0.0 if value is None else value[side] or 0.0
+
+
+def listed(names: Sequence[str]) -> str:
+    """A, B and C."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# Audits ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of a model: its interval, and the reference values that it is read against."""
+
+    title: str
+    value: IntervalRecord
+    lines: Mapping[str, float] = field(default_factory=dict)
+
+
+def is_aligned(found: ModelRecord) -> bool | None:
+    """Whether the first target's gradients are closer to the score of their own image than to another's.
+
+    By any metric, with the whole interval of the paired difference; None where that was not measured.
+    """
+    known = _above(found)
+    return any(_end(value, "low") > 0 for value in known.values()) if known else None
+
+
+def verdict(found: ModelRecord) -> str:
+    """Two sentences on a model: are its gradients aligned (see `is_aligned`), and how robust it is."""
+    return f"{_alignment(found)} {_robustness(found)}"
+
+
+def audit_answer(record: AuditRecord) -> list[str]:
+    """Two sentences on all models of an audit."""
+    models = record["models"]
+    if len(models) == 1:
+        return [verdict(models[0])]
+    words = {True: "aligned with the score", False: "not aligned", None: "not compared with a score"}
+    aligned = [
+        f"{listed(names)} {'are' if len(names) > 1 else 'is'} {words[kind]}"
+        for kind in words
+        if (names := [found["name"] for found in models if is_aligned(found) is kind])
+    ]
+    ratios = [
+        f"{found['name']} {'unknown' if ratio is None else f'{ratio:.2f}'} ({regime_name(found['regime'])})"
+        for found in models
+        for ratio in [estimate(found["ratios"].get(f"off/on {found['settings']['norm']:g}"))]
+    ]
+    return [f"Gradients: {'; '.join(aligned)}.", f"Output change off/on the manifold: {', '.join(ratios)}."]
+
+
+def audit_chips(models: Sequence[ModelRecord]) -> list[tuple[str, str]]:
+    """How many models are aligned, and in which regimes they are."""
+    kinds = {True: "supported", False: "contradicted", None: "undecided"}
+    words = {True: "aligned", False: "not aligned", None: "not compared"}
+    tally = Counter(is_aligned(found) for found in models)
+    regimes = Counter(regime_name(found["regime"]) for found in models)
+    chips = [(kinds[kind], f"{count} {words[kind]}") for kind, count in tally.items()]
+    return chips + [("plain", f"{count} {name}") for name, count in regimes.items()]
+
+
+def rows(found: ModelRecord, *, chosen: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a model's table: every quantity with the reference values that it is read against.
+
+    Args:
+        found: of `audit.json`.
+        chosen: of the targets; None: all.
+    """
+    return list(_rows(found, found["settings"]["targets"] if chosen is None else chosen))
+
+
+def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
+    means, settings = found["means"], found["settings"]
+    chance = {"chance": "chance rho2"}
+    titles = {"correct": "accuracy", "confidence": "confidence"}
+    titles |= {f"robust {r:g}": f"accuracy under l2-PGD of radius {r:g}" for r in settings["radii"]}
+    for column, title in titles.items():
+        yield from _row(found, title, column, {})
+    for name, value in found["ratios"].items():
+        if value is not None and name != "rho1":
+            yield Row(name.replace("off/on", "change off / on, norm"), value, {"no difference": 1.0})
+        elif value is not None:
+            yield Row("ρ1 (Definition 1)", value, _levels(found, chance))
+    for target in chosen:
+        kind, said = settings["compared with"].get(target, ""), target_title(target)
+        lines = chance | {"untrained": f"control rho2 {target}", "the score itself": f"rho2 score {kind}"}
+        yield from _row(found, f"ρ2 of the {said}", f"rho2 {target}", lines)
+    for metric in settings["metrics"]:
+        for target in chosen:
+            kind, said = settings["compared with"].get(target, ""), target_title(target)
+            for column in _similarities(means, f"{metric} {target}"):
+                lines = {
+                    "floor": f"floor {metric} {kind}", "another image's score": f"shuffled {column}",
+                    "ceiling": f"ceiling {metric} {kind}", "untrained": f"control {column}",
+                }  # fmt: skip
+                of = f"SmoothGrad of {said}" if column.startswith("smooth ") else said
+                yield from _row(found, f"{metric_title(metric)}, {of} and score of {kind}", column, lines)
+
+
+def _similarities(means: Mapping[str, object], plain: str) -> list[str]:
+    """The column of a target's similarity, and those of its SmoothGrad."""
+    return [n for n in means if n == plain or (n.startswith("smooth ") and n.endswith(f" {plain}"))]
+
+
+def _row(found: ModelRecord, title: str, column: str, lines: Mapping[str, str]) -> Iterator[Row]:
+    value = found["means"].get(column)
+    if value is not None and value["estimate"] is not None:
+        yield Row(title, value, _levels(found, lines))
+
+
+def _levels(found: ModelRecord, columns: Mapping[str, str]) -> dict[str, float]:
+    """The estimates of columns that are there."""
+    known = {name: estimate(found["means"].get(column)) for name, column in columns.items()}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _above(found: ModelRecord) -> dict[str, IntervalRecord]:
+    """How far the first target's similarity is above that with another image's score, by metric."""
+    settings = found["settings"]
+    columns = {metric: f"{metric} {settings['targets'][0]}" for metric in settings["metrics"]}
+    known = {metric: found["above_shuffled"].get(column) for metric, column in columns.items()}
+    return {metric: value for metric, value in known.items() if value is not None}
+
+
+def _alignment(found: ModelRecord) -> str:
+    known, target = _above(found), found["settings"]["targets"][0]
+    if not known:
+        return "Alignment was not measured."
+    metric, kind = next(iter(known)), found["settings"]["compared with"].get(target, "")
+    columns = {
+        metric_title(metric): f"{metric} {target}", "another image's score": f"shuffled {metric} {target}",
+        "floor": f"floor {metric} {kind}", "ceiling": f"ceiling {metric} {kind}",
+    }  # fmt: skip
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in _levels(found, columns).items())
+    by = [metric_title(name) for name, value in known.items() if _end(value, "low") > 0]
+    more = f"more similar (by {listed(by)})" if by else "no more similar"
+    return f"The gradients are {more} to the score of their own image than to others' ({numbers})."
+
+
+def _robustness(found: ModelRecord) -> str:
+    regime, ratio = found["regime"], found["ratios"].get(f"off/on {found['settings']['norm']:g}")
+    if regime["name"] is None or ratio is None or ratio["estimate"] is None:
+        return f"Its regime is unknown ({regime['rule']})."
+    low, high = _end(ratio, "low"), _end(ratio, "high")
+    numbers = f"{ratio['estimate']:.2f} times, 95 % interval {low:.2f} to {high:.2f}"
+    return f"The output changes {_side(ratio)} on it ({numbers}): {regime['name']}."
+
+
+def _side(ratio: IntervalRecord) -> str:
+    if _end(ratio, "high") < 1:
+        return "less off the manifold than"
+    return "more off the manifold than" if _end(ratio, "low") > 1 else "about as much off the manifold as"
+
+
+def caveats(record: AuditRecord, found: ModelRecord) -> list[str]:
+    """What is to be kept in mind when the numbers are read."""
+    settings = found["settings"]
+    told = [*record["estimators"].get("notes", ()), *(f"left out: {line}" for line in settings["missing"])]
+    if list(settings["shape"][1:]) != list(settings["size"]):
+        size = "×".join(str(side) for side in settings["size"])
+        kept = estimate(found["means"].get(f"kept {settings['targets'][0]}"))
+        share = "" if kept is None else f" ({kept:.0%} of their energy is left)"
+        told.append(
+            f"score and tangent spaces are at {size} px: gradients were reduced to that size{share}, and "
+            "perturbations made there and enlarged; finer detail is not seen"
+        )
+    if "sum-of-logits" in settings["targets"]:
+        told.append(
+            "cross-entropy never moves the sum of the last layer's rows: the gradient of the sum of logits "
+            "is determined by the random initialisation; compare it with the untrained network"
+        )
+    return told + ([f"the regime is decided {found['regime']['rule']}"] if found["regime"]["name"] else [])
+
+
+# Sweeps and claims -------------------------------------------------------------------------------------
+
+
+def sweep_answer(record: SweepRecord) -> list[str]:
+    """Two sentences: which network's gradients are most similar to the score, and how robust it is."""
+    standard, robust = model(record, STANDARD), best(record)
+    column = f"{metrics(record)[0]} {targets(record)[0]}"
+    a, b = standard["means"].get(column), robust["means"].get(column)
+    if estimate(a) is None or estimate(b) is None:
+        return ["Similarity with the score was not measured."]
+    name, said = described(record, robust), f"{metric_title(metrics(record)[0])} {_pair(b, a)}"
+    accuracy = f"accuracy {_pair(robust['means'].get('correct'), standard['means'].get('correct'))}"
+    first = f"No accurate robust network aligns its gradients measurably; the most aligned is {name}"
+    if _end(b, "low") > _end(a, "high"):
+        first = f"Robust training aligns input gradients with the score here, most of all {name}"
+    found = [f"{first} ({said} of the standard network, {accuracy})."]
+    ratio = f"off/on {record['settings']['norm']:g}"
+    off, without = robust["ratios"].get(ratio), standard["ratios"].get(ratio)
+    if off is not None:
+        found.append(
+            f"Its output changes {_side(off)} on it (off/on {_pair(off, without)}){_end_of(record, column)}."
+        )
+    return found
+
+
+def _pair(one: IntervalRecord | None, other: IntervalRecord | None) -> str:
+    first, second = (
+        "–" if (number := estimate(value)) is None else f"{number:.3g}" for value in (one, other)
+    )
+    return f"{first} against {second}"
+
+
+def _end_of(record: SweepRecord, column: str) -> str:
+    """What becomes of the similarity at the end of the best model's sweep, where that is excessive."""
+    line = sweep_of(record, best(record).get("objective", ""))
+    last = along(record, line)[-1]
+    value = estimate(last["means"].get(column))
+    if last["regime"]["name"] != "excessive" or value is None:
+        return ""
+    strength = f"{line['symbol']} = {line['strengths'][-1]:g}"
+    return f"; under excessive regularisation ({strength}) similarity is {value:.3g}"
+
+
+def headline_models(record: SweepRecord) -> list[ModelRecord]:
+    """The rows of the first table: the controls, then the best accurate network of each objective."""
+    controls = [found for found in record["models"] if found["name"] in (UNTRAINED, STANDARD)]
+    return controls + [best(record, line["objective"]) for line in record["sweeps"]]
+
+
+def strip_models(record: SweepRecord) -> dict[str, ModelRecord]:
+    """Whose gradients stand on the first screen: standard, robust, and the strongest of the same sweep."""
+    robust = best(record)
+    line = sweep_of(record, robust.get("objective", ""))
+    last = along(record, line)[-1]
+    words = "excessive" if last["regime"]["name"] == "excessive" else "strongest"
+    found = {"robust": robust} | ({} if last is robust else {words: last})
+    strengths = {f"{k}, {line['symbol']} = {m.get('strength', 0):g}": m for k, m in found.items()}
+    return {"standard": model(record, STANDARD)} | strengths
+
+
+IMPORTANT = (
+    "off-robustness-correlates", "relatively-off-robust", "alignment-peaks-inside", "peak-is-off-robust",
+    "peak-is-accurate", "off-falls-more-than-on", "gradients-on-signal", "smoothgrad-aligns",
+)  # fmt: skip
+"""Claims that carry the paper's explanation, first of all; the others follow in the record's order."""
+
+
+def claim_tables(claims: Sequence[ClaimRecord], title: Callable[[str], str]) -> list[Record]:
+    """The claims by importance as tables, one for each set of subjects; a row holds one claim's verdicts."""
+    order = {key: place for place, key in enumerate(IMPORTANT)}
+    rows: dict[str, dict[str, ClaimRecord]] = {}
+    for claim in sorted(claims, key=lambda claim: order.get(claim["claim"], len(order))):
+        rows.setdefault(claim["claim"], {})[title(claim["subject"])] = claim
+    tables: dict[tuple[str, ...], list[list[ClaimRecord]]] = {}
+    for found in rows.values():
+        tables.setdefault(tuple(found), []).append(list(found.values()))
+    return [{"subjects": list(subjects), "rows": group} for subjects, group in tables.items()]
+
+
+def subject_title(subject: str, sweep: SweepRecord | None) -> str:
+    """What a claim is judged on, for people: a sweep by its objective, a model also by its strength."""
+    objective, _, strength = subject.partition(" ")
+    for line in sweep["sweeps"] if sweep else ():
+        if line["objective"] == objective:
+            return f"{line['title']}, {line['symbol']} = {strength}" if strength else line["title"]
+    return subject
+
+
+# Generation --------------------------------------------------------------------------------------------
+
+
+def task_title(name: str) -> str:
+    """A task of generation for people."""
+    return name.replace("-", " ").capitalize()
+
+
+def generate_answer(record: Record) -> list[str]:
+    """For the first task: the best model against the controls."""
+    task, models = record["settings"]["tasks"][0], record["models"]
+    measure, form, what = ("psnr", ".1f", "dB PSNR")
+    if task.startswith("synthesis"):
+        measure, form, what = ("named", ".0%", "of the images are recognised as the target class")
+    value = {m["name"]: m["means"][f"{task}: {measure}"]["estimate"] for m in models}
+    controls = [m["name"] for m in models if m["control"]]
+    best_one = max([n for n in value if n not in controls] or value, key=lambda name: value[name])
+    beside = ", ".join(f"{name} {value[name]:{form}}" for name in controls)
+    said = f"{task_title(task)} by {best_one}: {value[best_one]:{form}} {what}"
+    judge = (
+        f"An independent classifier, of accuracy {record['judge']['accuracy']:.1%}, says what it recognises."
+    )
+    return [f"{said}{f' ({beside})' if beside else ''}.", judge]
