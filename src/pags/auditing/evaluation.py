@@ -20,7 +20,7 @@ from pags.errors import UsageError
 from pags.measure.alignment import Comparison, derangement
 from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, get_target
 from pags.measure.lpips import LPIPS
-from pags.measure.metrics import Metric, PerceptualMetric, find_metric
+from pags.measure.metrics import Metric, PerceptualMetric, find_metric, metric_entry
 from pags.measure.robustness import find_change
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
 from pags.seeds import generator
@@ -81,6 +81,7 @@ class EvaluationSet:
         conditional: whether the denoiser is asked for the scores of classes.
         metrics: the similarities.
         targets: of what gradients are taken, by name.
+        sources: digests of the source of metrics that a user brings, by name.
         keep: where tangent spaces and scores are kept.
     """
 
@@ -93,6 +94,7 @@ class EvaluationSet:
     conditional: bool
     metrics: tuple[Metric, ...]
     targets: Mapping[str, GradientTarget]
+    sources: Mapping[str, str]
     keep: Keep
     _scores: dict[tuple[int, bool], Images] = field(default_factory=dict, repr=False)
     _others: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, repr=False)
@@ -247,7 +249,7 @@ class EvaluationSet:
             "second": self.second,
             "size": list(self.size),
             "conditional": self.conditional,
-            "metrics": [[metric.name, getattr(metric, "source", "")] for metric in self.metrics],
+            "metrics": [[metric.name, self.sources.get(metric.name, "")] for metric in self.metrics],
             "targets": [[name, target.source] for name, target in self.targets.items()],
         }
 

@@ -12,7 +12,7 @@ from pags.cli.show import interval_text, show_files
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, run_audit
 from pags.records import ModelRecord
 from pags.report.pages import write_audit_report
-from pags.report.words import audit_rows, audit_verdict
+from pags.report.words import rows, verdict
 from pags.store import Store
 
 EXAMPLE = """Example: pags audit model.safetensors --data cifar10 --out pags-out/audit
@@ -61,8 +61,8 @@ def _show(model: ModelRecord) -> None:
     table.add_column("quantity")
     table.add_column("mean [95 %]", no_wrap=True)
     table.add_column("reference values")
-    for row in audit_rows(model, targets=model["settings"]["targets"][:1]):
-        lines = ", ".join(f"{name} {value:.3g}" for name, value in row["lines"].items())
-        table.add_row(row["title"], interval_text(row["value"], ".3g"), lines)
+    for row in rows(model, chosen=model["settings"]["targets"][:1]):
+        lines = ", ".join(f"{name} {value:.3g}" for name, value in row.lines.items())
+        table.add_row(row.title, interval_text(row.value, ".3g"), lines)
     console.print(table)
-    console.print(f"\n{audit_verdict(model)}\n", markup=False)
+    console.print(f"\n{verdict(model)}\n", markup=False)

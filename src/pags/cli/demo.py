@@ -13,7 +13,7 @@ from pags.experiments.experiment import GALLERY
 from pags.experiments.experiment import RECORD as SWEEP
 from pags.figures.reproduce import DEMO_FIGURES, ReproduceSettings
 from pags.figures.reproduce import reproduce as run
-from pags.report.pages import report_folder, write_reproduction
+from pags.report.pages import write_report, write_reproduction
 from pags.store import Store
 
 ELSEWHERE = (
@@ -57,4 +57,4 @@ def report(
 
     if not folder.is_dir():
         raise UsageError("a folder with records", got=folder, suggestion=f"pags demo --out {folder}")
-    show_files(report_folder(Store(folder)))
+    show_files(write_report(folder))

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from pags.cli.progress import console
+from pags.records import ClaimRecord
 
 
 def interval_text(found: Mapping[str, Any], form: str) -> str:
@@ -16,7 +17,7 @@ def interval_text(found: Mapping[str, Any], form: str) -> str:
     return f"{estimate} \\[{low}, {high}]"
 
 
-def show_claims(claims: Sequence[dict[str, Any]]) -> None:
+def show_claims(claims: Sequence[ClaimRecord]) -> None:
     """The verdicts as a table: a line a claim and sweep."""
     table = Table(box=None, pad_edge=False)
     for heading in ("claim", "subject", "verdict", "estimate [95 %]"):

@@ -1,1 +1,5 @@
-"""Labelled images: where they come from and how they are handed out."""
+"""Image sets and their sources, exact worlds."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

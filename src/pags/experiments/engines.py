@@ -254,6 +254,6 @@ def _ray() -> Any:
         raise UsageError(
             "Ray for --engine ray",
             got="it is not installed",
-            suggestion="pip install 'pags[ray]', or --engine inline",
+            suggestion="pip install ray, or --engine inline",
         ) from error
     return ray

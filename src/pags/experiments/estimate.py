@@ -127,7 +127,7 @@ class _Estimate:
 
     def seconds(self, network: nn.Module, objective: Objective) -> float:
         """Seconds per image of a training step, the faster of two after a first."""
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
         draws, classes = generator(0, "estimate"), len(self.data.train.classes)
         images = torch.rand((64, *self.data.train.shape), generator=draws)
         labels = torch.randint(0, classes, (64,), generator=draws)

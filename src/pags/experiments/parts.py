@@ -11,7 +11,7 @@ from pags.experiments.cache import Columns
 from pags.experiments.engines import Progress
 from pags.experiments.settings import Common, ExperimentSettings
 from pags.measure.regimes import EXCESSIVE
-from pags.records import Record, SweepRecord
+from pags.records import ModelRecord, Record, SweepRecord
 from pags.store import Store
 
 PARTS = ("sweep", "score", "transfer", "distractor", "generation", "smoothgrad", "world")
@@ -148,4 +148,10 @@ def most_aligned(record: SweepRecord, objective: str) -> float:
     found = [m for m in record["models"] if m.get("objective") == objective]
     accurate = [m for m in found if m["regime"]["name"] != EXCESSIVE] or found
     first = "{} {}".format(record["settings"]["measures"]["metrics"][0], "logit")
-    return max(accurate, key=lambda m: (m["means"].get(first) or {}).get("estimate") or -math.inf)["strength"]
+    return max(accurate, key=lambda model: _estimate(model, first))["strength"]
+
+
+def _estimate(model: ModelRecord, column: str) -> float:
+    found = model["means"].get(column)
+    value = None if found is None else found["estimate"]
+    return -math.inf if value is None else value

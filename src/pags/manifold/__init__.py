@@ -1,1 +1,5 @@
-"""The data manifold: autoencoders, and tangent spaces from any of several estimators."""
+"""Tangent spaces and dimensions of the data manifold."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -33,8 +33,11 @@ Strip = tuple[Sequence[str], Sequence[tuple[str, Sequence[str]]], str]
 """Headings, rows with their labels, and what is seen."""
 
 
-def report_folder(store: Store) -> list[Path]:
+def write_report(folder: Store | Path | str) -> list[Path]:
     """Draw everything in a folder again from its records: generation, theory, audit, reproduction.
+
+    Args:
+        folder: of a finished demo, reproduction, audit, theory or generation.
 
     Returns:
         The files written.
@@ -42,7 +45,7 @@ def report_folder(store: Store) -> list[Path]:
     Raises:
         PagsError: the folder holds no such record, or a part of one is missing.
     """
-    found: list[Path] = []
+    store, found = folder if isinstance(folder, Store) else Store(Path(folder)), list[Path]()
     if store.has(GENERATION) and not store.has(REPRODUCTION):
         found += write_generate(store, store.read_record(GENERATION), store.read_tensors(PANELS)[0])
     if store.has(THEORY):

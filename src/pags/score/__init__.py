@@ -1,1 +1,5 @@
-"""Scores of the data distribution: the denoiser contract, networks, and closed forms."""
+"""Denoisers and the scores that follow from them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pags.arrays import PerImage
-from pags.experiments.claims import CONTRADICTED, SUPPORTED, UNDECIDED
+from pags.claims import CONTRADICTED, SUPPORTED, UNDECIDED
 from pags.measure.statistics import Interval, interval
 from pags.store import Record
 

@@ -62,7 +62,7 @@ def run_theory(
     """Check theorems, arguments and the way to the Bayes gradient in exact worlds; write `theory.json`.
 
     Args:
-        store: where the record goes; the figures are drawn from it by `pags.report.theory.draw_theory`.
+        store: where the record goes; the figures are drawn from it by `pags.report.pages.write_theory`.
         seed: names every draw; equal seeds give equal records on the same machine.
         quick: a few seconds instead of most of a minute; intervals are wider.
         on_progress: told what is being done.

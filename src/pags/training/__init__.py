@@ -1,1 +1,5 @@
-"""Robust training: the attack, the objectives, and one loop for every network of the project."""
+"""Objectives, attack, and the one training loop."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,14 @@
+from .distractor import distractor_set as distractor_set
+from .folders import images_of as images_of
+from .imageset import DataSet as DataSet
+from .imageset import ImageSet as ImageSet
+from .prepare import prepare_imagenet64 as prepare_imagenet64
+from .resize import kept_energy as kept_energy
+from .resize import resized as resized
+from .sources import load_data as load_data
+from .worlds import Bayes as Bayes
+from .worlds import World as World
+from .worlds import curved_world as curved_world
+from .worlds import distractor_world as distractor_world
+from .worlds import linear_world as linear_world
+from .worlds import mixture_world as mixture_world

@@ -1,0 +1,13 @@
+from .angles import principal_angles as principal_angles
+from .autoencoder import Autoencoder as Autoencoder
+from .autoencoder import Reconstruction as Reconstruction
+from .denoised import DenoiserTangent as DenoiserTangent
+from .dimension import neighbour_dimension as neighbour_dimension
+from .dimension import spectral_dimension as spectral_dimension
+from .estimators import ExactTangent as ExactTangent
+from .estimators import LocalPCA as LocalPCA
+from .estimators import fit_tangent as fit_tangent
+from .estimators import get_tangent as get_tangent
+from .projection import project_by_gram as project_by_gram
+from .tangent import DecoderTangent as DecoderTangent
+from .tangent import decoder_tangent as decoder_tangent

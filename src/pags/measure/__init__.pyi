@@ -1,0 +1,15 @@
+from .alignment import Reference as Reference
+from .distractor import energy_on_signal as energy_on_signal
+from .distractor import relative_noise_robustness as relative_noise_robustness
+from .gradients import Attribution as Attribution
+from .gradients import get_target as get_target
+from .gradients import input_gradient as input_gradient
+from .gradients import smooth_gradient as smooth_gradient
+from .lpips import LPIPS as LPIPS
+from .metrics import get_metric as get_metric
+from .metrics import make_metric as make_metric
+from .robustness import definition_1 as definition_1
+from .robustness import equal_norm as equal_norm
+from .robustness import mean_changes as mean_changes
+from .robustness import off_manifold_share as off_manifold_share
+from .statistics import mean_intervals as mean_intervals

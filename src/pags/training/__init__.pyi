@@ -1,0 +1,15 @@
+from .attack import PGD as PGD
+from .attack import robust_correct as robust_correct
+from .controls import GradientAlignment as GradientAlignment
+from .controls import PartialGradientNorm as PartialGradientNorm
+from .fit import Plan as Plan
+from .fit import epochs as epochs
+from .fit import fit as fit
+from .objectives import OBJECTIVES as OBJECTIVES
+from .objectives import Objective as Objective
+from .objectives import get_objective as get_objective
+from .objectives import make_objective as make_objective
+from .parallel import make_fabric as make_fabric
+from .recipes import read_recipe as read_recipe
+from .smoothed import certify as certify
+from .smoothed import smoothed_predict as smoothed_predict
