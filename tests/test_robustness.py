@@ -1,6 +1,7 @@
 """On- and off-manifold robustness of models of which it is known."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from conftest import Linear, Traces, network_with_batch_norm, seeded, smooth_network
+from conftest import Linear, Traces, confident_network, network_with_batch_norm, seeded, smooth_network
 from pags.errors import UsageError
 from pags.measure.robustness import OUTPUT_CHANGES, check_basis, definition_1, equal_norm, off_manifold_share
 
@@ -112,6 +113,27 @@ def test_output_changes_are_what_their_names_say() -> None:
     for name, change in OUTPUT_CHANGES.items():
         assert change(a, b).tolist() == pytest.approx([expected[name]])
         assert change(a, a).tolist() == [0]
+
+
+@pytest.mark.parametrize("margin", [18.0, 60.0])
+def test_what_confident_outputs_change_by_is_that_of_float64(margin: float) -> None:
+    """Probabilities that round to 1 in float32, of which ratios are taken: off/on, and rho1 of the loss."""
+    model, images = confident_network(margin, random_images(60).float())
+    basis, labels = random_basis(30, 4).float(), model(images).argmax(1)
+    exact = deepcopy(model).double()
+    found, expected = (
+        equal_norm(net, x, b, (1e-3,), draws=seeded(0), directions=4)
+        for net, x, b in ((model, images, basis), (exact, images.double(), basis.double()))
+    )
+    for part in ("on", "off"):
+        torch.testing.assert_close(
+            getattr(found, part).double(), getattr(expected, part), rtol=0.02, atol=1e-37
+        )
+    ours, theirs = (
+        definition_1(net, x, b, 1e-3, draws=seeded(0), target="loss", labels=labels)
+        for net, x, b in ((model, images, basis), (exact, images.double(), basis.double()))
+    )
+    torch.testing.assert_close(ours.off / ours.all, theirs.off / theirs.all, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1024])

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, log_softmax
 
 from pags.arrays import Images, Labels, Logits, PerImage
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import UsageError
+from pags.training.gradients import label_loss
 
 Target = Callable[[Logits, Labels], PerImage]
 
@@ -31,10 +31,10 @@ def _margin(logits: Logits, labels: Labels) -> PerImage:
 TARGETS: dict[str, Target] = {
     "logit": _logit,
     "sum-of-logits": lambda logits, labels: logits.sum(1),
-    "log-probability": lambda logits, labels: _logit(log_softmax(logits, 1), labels),
+    "log-probability": lambda logits, labels: -label_loss(logits, labels),
     "log-sum-exp": lambda logits, labels: logits.logsumexp(1),
     "margin": _margin,
-    "loss": lambda logits, labels: cross_entropy(logits, labels, reduction="none"),
+    "loss": label_loss,
 }
 
 

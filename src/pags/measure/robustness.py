@@ -22,10 +22,11 @@ from pags.errors import UsageError
 from pags.measure.gradients import find_target
 
 OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
-    "softmax-l2": lambda a, b: (a.softmax(1) - b.softmax(1)).norm(dim=1),  # the text: f maps to the simplex
-    "softmax-l1": lambda a, b: (a.softmax(1) - b.softmax(1)).abs().sum(1),  # the released figures
+    "softmax-l2": lambda a, b: (_shares(a) - _shares(b)).norm(dim=1),  # the text: f maps to the simplex
+    "softmax-l1": lambda a, b: (_shares(a) - _shares(b)).abs().sum(1),  # the released figures
     "logits-l2": lambda a, b: (a - b).norm(dim=1),
 }
+"""How far apart two outputs are, (n,); those of the softmax in float64."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,12 @@ def definition_1(
     scalar = find_target(target)
     clean = predict(model, images)
     labels = clean.argmax(1) if labels is None else labels
-    base = scalar(clean, labels)
+    base = scalar(clean.double(), labels)
     off_sum, all_sum = torch.zeros_like(base), torch.zeros_like(base)
     for _ in range(directions):
         u = sigma * torch.randn(images.shape, generator=draws, device=draws.device).to(images)
         for total, moved in ((off_sum, u - project(u, basis)), (all_sum, u)):
-            output = scalar(predict(model, images + moved, batch_size=batch_size), labels)
+            output = scalar(predict(model, images + moved, batch_size=batch_size).double(), labels)
             total += (output - base).square()
     return Definition1(off_sum / directions, all_sum / directions)
 
@@ -138,6 +139,11 @@ def off_manifold_share(vectors: Images, basis: Basis) -> PerImage:
     """
     off = split(vectors, basis)[1]
     return dots(off, off) / dots(vectors, vectors)
+
+
+def _shares(logits: Logits) -> Logits:
+    """The softmax in float64: float32 loses what a probability near 1 changes by, which ratios scale up."""
+    return logits.double().softmax(1)
 
 
 def check_basis(basis: Basis) -> None:

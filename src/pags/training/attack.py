@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from pags.arrays import Images, Labels, PerImage, clip_norm, scale_to
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import UsageError
 from pags.training.derivatives import cheaper_derivatives
+from pags.training.gradients import log_odds_against
 
 Norm = Literal["l2", "linf"]
 
@@ -113,7 +113,7 @@ class PGD:
         delta = self._into_ball(images, start)
         with evaluating(model), weights_at_rest(model), cheaper_derivatives(model):
             for _ in range(self.steps):
-                gradient = loss_gradient(model, images + delta, labels)
+                gradient = ascent_direction(model, images + delta, labels)
                 delta = self._into_ball(images, delta + ball.step(gradient, length))
         # The sum is rounded to half a last digit in each pixel, which must not carry it out of the ball.
         pixels = images[0].numel() if self.norm == "l2" else 1
@@ -145,12 +145,14 @@ def weights_at_rest(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def loss_gradient(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:
-    """The gradient of each image's cross-entropy with respect to the image, and nothing else's."""
+def ascent_direction(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:
+    """Where each image's cross-entropy rises: the gradient of the log-odds against its label.
+
+    It is the gradient of the loss over 1 − p, so that it does not vanish where p rounds to 1.
+    """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        loss = cross_entropy(model(images), labels, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
+        return torch.autograd.grad(log_odds_against(model(images), labels).sum(), images)[0]
 
 
 def robust_correct(
