@@ -123,7 +123,7 @@ def network_with_batch_norm(channels: int = 1, classes: int = 3, seed: int = 0) 
 
 
 def confident_network(margin: float, images: Tensor) -> tuple[nn.Module, Tensor]:
-    """A float32 classifier, and the half of the images on which its margin is the larger: at least `margin`."""
+    """A float32 classifier, and the half of the images on which its margin is larger: `margin` or more."""
     model = network_with_batch_norm(seed=2).eval()
     with torch.no_grad():
         model[-1].bias -= model(images).mean(0)  # type: ignore[operator]

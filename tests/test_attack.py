@@ -8,13 +8,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest  # type: ignore[import-untyped]
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from conftest import Linear, Traces, confident_network, network_with_batch_norm, seeded, smooth_network
 from pags.arrays import norms
 from pags.errors import UsageError
-from pags.training.attack import PGD, Norm, ascent_direction, robust_correct, weights_at_rest
+from pags.training.attack import PGD, Norm, ascent_direction, attack_outcome, robust_correct, weights_at_rest
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -80,6 +80,37 @@ def test_a_start_outside_the_ball_is_cut_off() -> None:
     moved = PGD(0.2).perturb(model, images, labels_for(2), start) - images
     assert moved[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.1], rel=1e-5)
     assert not moved.flatten(1)[:, 1:].any()
+
+
+class Broken(nn.Module):
+    """Linear, but the gradient of the first image of a batch is 0 and that of the second is not a number."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.flatten(1)
+        still = rows.detach()
+        broken = still[1] + (rows[1] - still[1]).square().sum().sqrt()  # the root's slope at 0 is infinite
+        return torch.cat([still[:1], broken[None], rows[2:]]) @ self.weight.T
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_an_image_without_a_gradient_stays_where_it_is_and_is_counted(norm: Norm) -> None:
+    images, labels = torch.full((4, 1, 4, 4), 0.5), torch.tensor([0, 1, 2, 0])
+    model = Broken(torch.randn(3, 16, generator=seeded(0)))
+    attack = PGD(0.3, steps=4, norm=norm)
+    start = attack.start(images, seeded(1))
+    found = attack.attack(model, images, labels, start)
+    assert found.stalled.tolist() == [4, 4, 0, 0]
+    torch.testing.assert_close(found.images[:2], (images + start)[:2], rtol=0, atol=1e-6)
+    assert found.images.isfinite().all()
+    whole = PGD(0.3, steps=4, norm=norm).perturb(Linear(model.weight), images, labels, start)
+    assert torch.equal(found.images[2:], whole[2:])
+    outcome = attack_outcome(model, images, labels, attack, seeded(1))
+    assert outcome.stalled.tolist() == [4, 4, 0, 0]
+    assert torch.equal(outcome.correct, robust_correct(model, images, labels, attack, seeded(1)))
 
 
 # --- how well it attacks ---------------------------------------------------------------------------------

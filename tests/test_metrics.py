@@ -12,9 +12,11 @@ from torch import Tensor
 
 from conftest import seeded
 from pags.errors import PagsError, UsageError
+from pags.measure.alignment import derangement
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, find_metric, metric_of, rank_correlation
 from pags.measure.ssim import ssim
+from pags.measure.statistics import missing
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -86,10 +88,32 @@ def test_vectors_of_another_shape_are_refused(metrics: dict[str, Metric], name: 
         metrics[name].reference(vectors()).similarity(vectors(side=16))
 
 
-@pytest.mark.parametrize("name", ["cosine", "ssim", "rank"])
-def test_a_zero_gradient_is_no_nan(metrics: dict[str, Metric], name: str) -> None:
-    values = metrics[name].compare(vectors(), torch.zeros(4, 1, 8, 8))
-    assert (values.abs() < 0.3).all()  # NaN is not below anything
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("nothing", [0.0, torch.nan, torch.inf])
+def test_what_has_no_direction_is_in_no_metric(metrics: dict[str, Metric], name: str, nothing: float) -> None:
+    """On either side; the other images are as they were, and a single bad entry spoils its image alone."""
+    x, y = vectors(6), vectors(6, seed=1)
+    expected = metrics[name].compare(x, y)
+    x[1], y[2] = nothing, nothing
+    if nothing:
+        y[4, 0, 3, 3] = nothing
+    gone = [1, 2, 4] if nothing else [1, 2]
+    kept = [place for place in range(6) if place not in gone]
+    same, shuffled = metrics[name].reference(x).similarity_and_shuffled(y, seeded(3))
+    torch.testing.assert_close(same[kept], expected[kept], rtol=0, atol=1e-6)
+    assert same[gone].isnan().all()
+    other = derangement(6, seeded(3))
+    assert shuffled.isnan().tolist() == [i in gone[1:] or int(other[i]) == 1 for i in range(6)]
+    assert missing({"whole": expected, "same": same}) == {"same": len(gone)}
+
+
+def test_short_vectors_are_compared_as_long_ones(metrics: dict[str, Metric]) -> None:
+    """Of a length whose square float32 does not have, as gradients of confident images are."""
+    x, y = vectors(), vectors(seed=1)
+    for metric in metrics.values():
+        torch.testing.assert_close(
+            metric.compare(1e-30 * x, 1e-30 * y), metric.compare(x, y), rtol=0, atol=1e-5
+        )
 
 
 def pictures(x: Tensor) -> Tensor:
@@ -151,7 +175,7 @@ def test_rank_correlation_is_scipys(seed: int, levels: int) -> None:
         if a.unique().numel() > 1 and b.unique().numel() > 1:
             assert float(found) == pytest.approx(stats.spearmanr(a.numpy(), b.numpy()).statistic, abs=1e-6)
         else:
-            assert float(found) == 0
+            assert found.isnan()
 
 
 def test_ranks_see_order_only(metrics: dict[str, Metric]) -> None:

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from conftest import Linear, Traces, confident_network, network_with_batch_norm, seeded, smooth_network
 from pags.errors import UsageError
-from pags.measure.robustness import OUTPUT_CHANGES, check_basis, definition_1, equal_norm, off_manifold_share
+from pags.measure.gradients import input_gradient
+from pags.measure.robustness import (
+    OUTPUT_CHANGES,
+    check_basis,
+    definition_1,
+    definition_2,
+    equal_norm,
+    off_manifold_share,
+)
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -274,3 +282,35 @@ def test_rho2_of_a_random_basis_is_chance(r: int) -> None:
     deviation = math.sqrt(a * b / ((a + b) ** 2 * (a + b + 1)))
     assert found.mean().item() == pytest.approx(1 - r / D, abs=4 * deviation / math.sqrt(n))
     assert found.std().item() == pytest.approx(deviation, rel=0.1)
+
+
+@pytest.mark.parametrize(("model", "sigma"), [("linear", 3.0), ("linear", 1e-3), ("smooth", 1e-4)])
+def test_rho1_is_rho2_where_the_output_is_linear(model: str, sigma: float) -> None:
+    """Theorem 1 as an equality of ratios of means, to three standard errors of the draws: 1 %.
+
+    The rows of the linear model have lengths from 1 to 4, so that the mean of the ratios says something else.
+    """
+    n, directions = 300, 200
+    weight = torch.randn(4, D, generator=seeded(1), dtype=torch.float64) * torch.arange(1, 5)[:, None]
+    weight[3, :5] *= 6
+    net = Linear(weight) if model == "linear" else smooth_network(D, classes=4)
+    basis = torch.eye(D, dtype=torch.float64)[None, :, :5].expand(n, -1, -1)
+    images, labels = random_images(n), torch.arange(n) % 4
+    noise = definition_1(net, images, basis, sigma, draws=seeded(2), directions=directions, labels=labels)
+    gradients = definition_2(input_gradient(net, images, "logit", labels), basis)
+    rho1, rho2 = (float(both.off.mean() / both.all.mean()) for both in (noise, gradients))
+    assert rho1 == pytest.approx(rho2, rel=0.01)
+    if model == "linear":
+        assert abs(float(gradients.rho2.mean()) - rho2) > 0.05
+
+
+def test_energies_of_vectors_without_a_direction_are_no_numbers() -> None:
+    vectors = torch.randn(4, 1, 4, 4, generator=seeded(0)) * 1e-25  # whose squares float32 does not have
+    vectors[1], vectors[2, 0, 0, 0], vectors[3, 0, 1, 1] = 0, torch.nan, torch.inf
+    basis = random_basis(4, 3).float()
+    found = definition_2(vectors, basis)
+    on, off = on_and_off(vectors[0].flatten().double(), basis[:1].double())
+    assert found.off[:1].tolist() == pytest.approx(off.tolist(), rel=1e-5)
+    assert found.all[:1].tolist() == pytest.approx((on + off).tolist(), rel=1e-6)
+    for values in (found.off, found.all, found.rho2, off_manifold_share(vectors, basis)):
+        assert values.isnan().tolist() == [False, True, True, True]

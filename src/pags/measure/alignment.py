@@ -12,12 +12,12 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from pags.arrays import Images, PerImage, cosines, max_abs_scaled
+from pags.arrays import Images, PerImage, cosines, max_abs_scaled, nan_unless_directed, zero_unless_directed
 from pags.errors import UsageError
 from pags.measure.lpips import LPIPS, Features, PerLayer, joined
 
 Similarity = Callable[[Images, Images], PerImage]
-"""Of a reference and vectors, both (n, c, h, w), to one number an image; higher for more alike."""
+"""Of a reference and vectors, both (n, c, h, w), to one number per image; higher for more alike."""
 
 
 class Comparison(Protocol):
@@ -102,8 +102,12 @@ class Reference:
             part = slice(first, first + size)
             features = picture_features(self.lpips, vectors[part])
             chosen = (part if order is None else order[part] for order in orders)
-            parts.append([1 - self.lpips.distance(features, self.features[places]) for places in chosen])
+            parts.append([self._similarity(vectors[part], features, places) for places in chosen])
         return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    def _similarity(self, vectors: Images, features: Features, places: slice | Tensor) -> PerImage:
+        found = 1 - self.lpips.distance(features, self.features[places])
+        return nan_unless_directed(found.to(vectors.device), vectors, self.score[places].to(vectors.device))
 
 
 @dataclass(frozen=True)
@@ -120,24 +124,29 @@ class PairReference:
             UsageError: another shape than the score's.
         """
         _check_shape(vectors, self.score)
-        return self.pair(self.score, vectors)
+        return self._compared(self.score, vectors)
 
     def similarity_and_shuffled(self, vectors: Images, draws: torch.Generator) -> tuple[PerImage, PerImage]:
         """The same, and the similarity with the score of another image."""
         other = derangement(len(vectors), draws).to(self.score.device)
-        return self.similarity(vectors), self.pair(self.score[other], vectors)
+        return self.similarity(vectors), self._compared(self.score[other], vectors)
 
     def floor(self, draws: torch.Generator) -> PerImage:
         """The similarity of normal noise and the score."""
         return self.similarity(_noise_like(self.score, draws))
 
+    def _compared(self, score: Images, vectors: Images) -> PerImage:
+        found = self.pair(zero_unless_directed(score), zero_unless_directed(vectors))
+        return nan_unless_directed(found, score, vectors)
+
 
 def picture_features(lpips: LPIPS, vectors: Images) -> Features:
     """LPIPS features of gradients or scores seen as pictures: enlarged, then scaled to fill [-1, 1].
 
-    The scaling comes after the enlargement, which flattens peaks (docs/choices.md, 14).
+    The scaling comes after the enlargement, which flattens peaks (docs/choices.md, 14). A vector that is not
+    finite has the features of zero.
     """
-    batches = vectors.split(lpips.batch_size)
+    batches = zero_unless_directed(vectors).split(lpips.batch_size)
     parts = [lpips.features(max_abs_scaled(lpips.enlarge(batch))).layers for batch in batches]
     return Features(tuple(joined(layer) for layer in zip(*parts, strict=True)))
 

@@ -1,12 +1,12 @@
 """On- and off-manifold robustness (Definitions 1 and 2, section 4).
 
-Three measures, all per image:
+All measures are per image:
 
 * `equal_norm`: the change of the output when the on- and the off-manifold part of a random direction are
   both scaled to one l2 norm, as in Figures 3 and 9;
 * `definition_1`: the squared change under the off-manifold part of normal noise and under all of it, without
   rescaling, whose ratio is rho1;
-* `off_manifold_share`: the share of a gradient's energy outside the tangent space, rho2.
+* `definition_2`: a gradient's energy outside the tangent space and in all, whose ratio is rho2.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pags.arrays import Basis, Images, Labels, Logits, PerImage, dots, project, scale_to, split
+from pags.arrays import (
+    Basis,
+    Images,
+    Labels,
+    Logits,
+    PerImage,
+    dots,
+    expand,
+    has_direction,
+    project,
+    scale_to,
+    split,
+)
 from pags.classifiers.modes import predict
 from pags.errors import UsageError
 from pags.measure.gradients import find_target
@@ -132,13 +144,41 @@ def definition_1(
     return Definition1(off_sum / directions, all_sum / directions)
 
 
-def off_manifold_share(vectors: Images, basis: Basis) -> PerImage:
-    """rho2 (Definition 2): the share of each vector's energy outside its tangent space; NaN for zero vectors.
+@dataclass(frozen=True)
+class Definition2:
+    """The energy (squared norm) of vectors outside the tangent space and in all, per image, in float64."""
 
-    A vector of random direction has 1 − r/d on average, the chance line.
+    off: PerImage
+    all: PerImage
+
+    @property
+    def rho2(self) -> PerImage:
+        """The ratio of Definition 2 for each image; NaN where a vector has no direction.
+
+        The ratio of the *means* is rho2 weighted by energy. That is what Theorem 1 makes equal to rho1, the
+        ratio of the means of `Definition1`, for a linear output and for any output at a small sigma.
+        """
+        return self.off / self.all
+
+
+def definition_2(vectors: Images, basis: Basis) -> Definition2:
+    """The energies of which rho2 is the ratio; NaN where a vector has no direction.
+
+    Args:
+        vectors: (n, c, h, w), gradients as a rule.
+        basis: (n, d, r) tangent bases of their images.
     """
-    off = split(vectors, basis)[1]
-    return dots(off, off) / dots(vectors, vectors)
+    exact = torch.where(expand(has_direction(vectors), vectors), vectors.double(), torch.nan)
+    off = exact - project(vectors, basis).double()
+    return Definition2(dots(off, off), dots(exact, exact))
+
+
+def off_manifold_share(vectors: Images, basis: Basis) -> PerImage:
+    """rho2 (Definition 2): the share of each vector's energy outside its tangent space.
+
+    NaN where a vector has no direction. One of random direction has 1 − r/d on average, the chance line.
+    """
+    return definition_2(vectors, basis).rho2.to(vectors.dtype)
 
 
 def _shares(logits: Logits) -> Logits:

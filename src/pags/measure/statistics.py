@@ -108,6 +108,12 @@ def weighted_means(table: Float[Tensor, "n m"], weights: Float[Tensor, "b n"]) -
     return (weights @ table.nan_to_num()) / (weights @ there.double())
 
 
+def missing(columns: Mapping[str, Float[Tensor, "_"]]) -> dict[str, int]:
+    """How many images each column leaves out (NaN), for those that leave any out."""
+    counts = {name: int(values.isnan().sum()) for name, values in columns.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
 def interval(
     statistic: Statistic,
     table: Float[Tensor, "n m"] | Sequence[Float[Tensor, "_ m"]],
