@@ -126,11 +126,11 @@ def confident_network(margin: float, images: Tensor) -> tuple[nn.Module, Tensor]
     """A float32 classifier, and the half of the images on which its margin is larger: `margin` or more."""
     model = network_with_batch_norm(seed=2).eval()
     with torch.no_grad():
-        model[-1].bias -= model(images).mean(0)  # type: ignore[operator]
+        model[-1].bias -= model(images).mean(0)
         first, second = model(images).topk(2, 1).values.T
         kept = (first - second).topk(len(images) // 2)
         for parameter in model[-1].parameters():
-            parameter *= margin / kept.values[-1]
+            parameter.mul_(margin / kept.values[-1])
     return model, images[kept.indices]
 
 
