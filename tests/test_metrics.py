@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conftest import seeded
 from pags.errors import PagsError, UsageError
-from pags.measure.alignment import derangement
+from pags.measure.alignment import control_similarities, derangement, phase_randomised
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, find_metric, metric_of, rank_correlation
 from pags.measure.ssim import ssim
@@ -119,6 +119,52 @@ def test_short_vectors_are_compared_as_long_ones(metrics: dict[str, Metric]) -> 
 def pictures(x: Tensor) -> Tensor:
     """Zero is mid-grey, and the largest entry of an image black or white."""
     return torch.stack([one / one.abs().max() / 2 + 0.5 for one in x])
+
+
+# --- controls --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_controls_are_what_they_say_for_every_metric(metrics: dict[str, Metric], name: str) -> None:
+    """Each is the metric of the score and a vector made here another way; and none needs its neighbours."""
+    metric, score = metrics[name], vectors(5, seed=3, channels=3)
+    found = control_similarities(metric.reference(score), score, seed=7)
+    assert list(found) == ["negated", "phase-randomised", "shuffled", "floor"]
+    torch.testing.assert_close(found["negated"], metric.compare(score, -score))
+    every = torch.stack([metric.compare(score, score.roll(k, 0)) for k in range(1, 5)])
+    assert ((every - found["shuffled"]).abs().amin(0) < 1e-5).all()
+    if name in ("cosine", "rank"):
+        assert (found["negated"] + 1).abs().max() < 1e-5
+    part = slice(2, 4)
+    again = control_similarities(
+        metric.reference(score[part]), score[part], seed=7, places=[2, 3], others=score[:2]
+    )
+    for kind in ("negated", "phase-randomised", "floor"):
+        torch.testing.assert_close(again[kind], found[kind][part], rtol=0, atol=1e-5)
+    torch.testing.assert_close(again["shuffled"], metric.compare(score[part], score[:2]))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 10), (3, 32, 32)])
+def test_random_phases_keep_the_spectrum_and_nothing_else(shape: tuple[int, int, int]) -> None:
+    x = torch.randn(40, *shape, generator=seeded(1), dtype=torch.float64).cumsum(2).cumsum(3)
+    found = phase_randomised(x, seed=0)
+    torch.testing.assert_close(torch.fft.fft2(found).abs(), torch.fft.fft2(x).abs())
+    torch.testing.assert_close(found.mean((2, 3)), x.mean((2, 3)))
+    apart = x - x.mean((2, 3), keepdim=True), found - found.mean((2, 3), keepdim=True)
+    cosine = torch.nn.functional.cosine_similarity(*(each.flatten(1) for each in apart))
+    assert abs(float(cosine.mean())) < 0.2
+    if shape[0] == 3:  # colours keep together: the products of two channels' transforms stay
+        before, after = torch.fft.fft2(x), torch.fft.fft2(found)
+        torch.testing.assert_close(after[:, 0] * after[:, 1].conj(), before[:, 0] * before[:, 1].conj())
+
+
+def test_random_phases_of_a_wave_are_a_wave_elsewhere() -> None:
+    rows = torch.arange(16.0)
+    wave = (2 * torch.pi * 3 * rows / 16).cos().expand(16, 16)[None, None].repeat(3, 1, 1, 1)
+    found = phase_randomised(wave, seed=1)
+    for one in found:
+        shift = torch.fft.rfft(one[0, 0])[3].angle()
+        torch.testing.assert_close(one[0, 0], (2 * torch.pi * 3 * rows / 16 + shift).cos(), rtol=0, atol=1e-5)
 
 
 # --- structural similarity -------------------------------------------------------------------------------
