@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from pags.errors import UsageError
 from pags.measure.gradients import input_gradient
 from pags.measure.robustness import (
     OUTPUT_CHANGES,
+    attacked_equal_norm,
     check_basis,
     definition_1,
     definition_2,
@@ -250,6 +251,71 @@ def test_a_constant_model_has_no_ratio() -> None:
     model = Linear(torch.zeros(2, D, dtype=torch.float64))
     found = definition_1(model, random_images(2), random_basis(2, 3), 0.1, draws=seeded(0), directions=2)
     assert found.rho1.isnan().all()
+
+
+# --- attacks in a half of space ---------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(seed=seeds, r=st.integers(1, D - 1), norm=st.floats(0.01, 3))
+def test_attacks_on_a_linear_model_go_along_the_projected_difference_of_its_rows(
+    seed: int, r: int, norm: float
+) -> None:
+    """By norm · P(w_other − w_label) / ‖P(w_other − w_label)‖, which no direction in that half exceeds."""
+    weight = torch.randn(2, D, generator=seeded(seed), dtype=torch.float64)
+    images, basis = random_images(3, seed), random_basis(3, r, seed)
+    net = Linear(weight)
+    found = attacked_equal_norm(net, images, basis, (norm,), change="logits-l2")
+    towards = (weight[1] - weight[0]) * (1 - 2 * net(images).argmax(1)[:, None])
+    pairs = zip(basis, towards, strict=True)
+    inside = torch.stack([b @ torch.linalg.lstsq(b, v[:, None]).solution[:, 0] for b, v in pairs])
+    for part, way in (("on", inside), ("off", towards - inside), ("any", towards)):
+        step = norm * way / way.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(
+            getattr(found, part)[0], (step @ weight.T).norm(dim=1), rtol=1e-6, atol=1e-9
+        )
+
+
+def test_attacks_stay_in_their_half_and_in_the_ball_and_beat_random_directions() -> None:
+    model, images, basis = smooth_network(D), random_images(20), random_basis(20, 5)
+    seen = Recorder()
+    attacked_equal_norm(seen, images, basis, (0.4,))
+    for inputs, part in zip(seen.seen[-1:-34:-11], ("any", "off", "on"), strict=True):
+        delta = (inputs - images).flatten(1)
+        inside = (basis @ (basis.mT @ delta[:, :, None]))[:, :, 0]
+        assert (delta.norm(dim=1) <= 0.4 + 1e-9).all()
+        assert delta.norm(dim=1).min() > 0.39
+        if part != "any":
+            wrong = inside if part == "off" else delta - inside
+            assert wrong.abs().max() < 1e-12
+    attacked = attacked_equal_norm(model, images, basis, (0.4,))
+    random = equal_norm(model, images, basis, (0.4,), draws=seeded(0), directions=20)
+    for part in ("on", "off", "any"):
+        assert float((getattr(attacked, part) > getattr(random, part)).double().mean()) > 0.9
+    assert float(attacked.any.mean()) > max(float(attacked.on.mean()), float(attacked.off.mean()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_gradient_does_not_reach_into_is_not_attacked_by_its_rounding(dtype: torch.dtype) -> None:
+    basis = random_basis(4, 3).to(dtype)
+    inside = basis[0] @ torch.randn(3, 3, generator=seeded(1), dtype=dtype)
+    model = Linear(inside.T.contiguous())
+    found = attacked_equal_norm(model, random_images(4).to(dtype), basis[:1].expand(4, -1, -1), (0.5,))
+    assert found.off.isnan().all()
+    assert found.on.isfinite().all()
+
+
+def test_attacks_do_not_depend_on_the_batch_size() -> None:
+    model, images, basis = network_with_batch_norm().double(), random_images(7), random_basis(7, 3)
+    whole = attacked_equal_norm(model, images, basis, (0.3, 0.6), steps=3)
+    parts = attacked_equal_norm(model, images, basis, (0.3, 0.6), steps=3, batch_size=3)
+    assert whole.on.shape == (2, 7)
+    for part in ("on", "off", "any"):
+        torch.testing.assert_close(getattr(parts, part), getattr(whole, part))
+    with pytest.raises(UsageError, match="output change"):
+        attacked_equal_norm(model, images, basis, (0.3,), change="x")
+    with pytest.raises(UsageError, match="at least one attack step"):
+        attacked_equal_norm(model, images, basis, (0.3,), steps=0)
 
 
 # --- Definition 2 ----------------------------------------------------------------------------------------

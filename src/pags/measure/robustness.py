@@ -4,6 +4,8 @@ All measures are per image:
 
 * `equal_norm`: the change of the output when the on- and the off-manifold part of a random direction are
   both scaled to one l2 norm, as in Figures 3 and 9;
+* `attacked_equal_norm`: the same for attacks that keep to the tangent space or to its complement, as random
+  directions are the weakest case;
 * `definition_1`: the squared change under the off-manifold part of normal noise and under all of it, without
   rescaling, whose ratio is rho1;
 * `definition_2`: a gradient's energy outside the tangent space and in all, whose ratio is rho2.
@@ -29,9 +31,11 @@ from pags.arrays import (
     scale_to,
     split,
 )
+from pags.arrays import norms as lengths
 from pags.classifiers.modes import predict
 from pags.errors import UsageError
 from pags.measure.gradients import find_target
+from pags.training.attack import PGD
 
 OUTPUT_CHANGES: dict[str, Callable[[Logits, Logits], PerImage]] = {
     "softmax-l2": lambda a, b: (_shares(a) - _shares(b)).norm(dim=1),  # the text: f maps to the simplex
@@ -80,12 +84,7 @@ def equal_norm(
     Raises:
         UsageError: an unknown change, a basis that leaves no direction on or off the manifold, a bad norm.
     """
-    if change not in OUTPUT_CHANGES:
-        raise UsageError(
-            f"an output change among {', '.join(OUTPUT_CHANGES)}", got=repr(change), suggestion="softmax-l2"
-        )
-    if not norms or not all(0 < norm < float("inf") for norm in norms):
-        raise UsageError("perturbation norms above zero", got=list(norms), suggestion="norms=(0.5, 1.0)")
+    _check_changes(change, norms)
     check_basis(basis)
     clean = predict(model, images)
     total = torch.zeros(3, len(norms), len(images), dtype=torch.float64, device=images.device)
@@ -97,6 +96,64 @@ def equal_norm(
                 total[which, place] += OUTPUT_CHANGES[change](clean, moved).double()
     on, off, undivided = (total / directions).to(images.dtype)
     return EqualNorm(on, off, undivided)
+
+
+def attacked_equal_norm(
+    model: nn.Module,
+    images: Images,
+    basis: Basis,
+    norms: Sequence[float],
+    *,
+    steps: int = 10,
+    labels: Labels | None = None,
+    change: str = "softmax-l2",
+    batch_size: int = 256,
+) -> EqualNorm:
+    """How much the output changes under attacks inside the tangent space, off it, and anywhere.
+
+    Each attack is PGD on the loss, started at the image, whose every step is projected; attacked images may
+    leave [0, 1], as they do under `equal_norm`, beside which these numbers stand.
+
+    Args:
+        model, images, basis, norms, change: as in `equal_norm`; the norms are the radii of the balls.
+        steps: gradient steps, of 2.5 radii in all.
+        labels: (n,) the classes whose probability is driven down; None: the predicted ones.
+        batch_size: images that are attacked at a time.
+
+    Returns:
+        Changes at the attacked images, (norms, n) each; NaN where there was no step with a direction, which
+        is so where the gradient does not reach into a half by more than its rounding.
+
+    Raises:
+        UsageError: as `equal_norm`; no steps.
+    """
+    _check_changes(change, norms)
+    check_basis(basis)
+    clean = predict(model, images, batch_size=batch_size)
+    labels = clean.argmax(1) if labels is None else labels
+    found = torch.zeros(3, len(norms), len(images), dtype=images.dtype, device=images.device)
+    for place, norm in enumerate(norms):
+        attack = PGD(norm, steps)
+        for rows in torch.arange(len(images), device=images.device).split(batch_size):
+            for which, within in enumerate(_halves(basis[rows])):
+                x, y = images[rows], labels[rows]
+                start = torch.zeros_like(x)
+                attacked = attack.attack(model, x, y, start, within=within, clip=False)
+                moved = OUTPUT_CHANGES[change](clean[rows], predict(model, attacked.images))
+                moved = torch.where(attacked.stalled < steps, moved.to(images.dtype), torch.nan)
+                found[which, place, rows] = moved
+    return EqualNorm(*found)
+
+
+def _halves(basis: Basis) -> tuple[Callable[[Images], Images], ...]:
+    """Projections of vectors into the tangent space, into its complement, and none."""
+
+    def kept(whole: Images, part: Images) -> Images:
+        """The part, zero where it is no more than the projection's rounding."""
+        least = 64 * torch.finfo(whole.dtype).eps * lengths(whole)
+        return torch.where(expand(lengths(part) > least, part), part, 0.0)
+
+    return lambda v: kept(v, split(v, basis)[0]), lambda v: kept(v, split(v, basis)[1]), lambda v: v
 
 
 @dataclass(frozen=True)
@@ -179,6 +236,15 @@ def off_manifold_share(vectors: Images, basis: Basis) -> PerImage:
     NaN where a vector has no direction. One of random direction has 1 − r/d on average, the chance line.
     """
     return definition_2(vectors, basis).rho2.to(vectors.dtype)
+
+
+def _check_changes(change: str, norms: Sequence[float]) -> None:
+    if change not in OUTPUT_CHANGES:
+        raise UsageError(
+            f"an output change among {', '.join(OUTPUT_CHANGES)}", got=repr(change), suggestion="softmax-l2"
+        )
+    if not norms or not all(0 < norm < float("inf") for norm in norms):
+        raise UsageError("perturbation norms above zero", got=list(norms), suggestion="norms=(0.5, 1.0)")
 
 
 def _shares(logits: Logits) -> Logits:
