@@ -122,6 +122,18 @@ def network_with_batch_norm(channels: int = 1, classes: int = 3, seed: int = 0) 
     return built(make, seed)
 
 
+def confident_network(margin: float, images: Tensor) -> tuple[nn.Module, Tensor]:
+    """A float32 classifier, and the half of the images on which its margin is larger: `margin` or more."""
+    model = network_with_batch_norm(seed=2).eval()
+    with torch.no_grad():
+        model[-1].bias -= model(images).mean(0)
+        first, second = model(images).topk(2, 1).values.T
+        kept = (first - second).topk(len(images) // 2)
+        for parameter in model[-1].parameters():
+            parameter.mul_(margin / kept.values[-1])
+    return model, images[kept.indices]
+
+
 class Traces:
     """Everything that looking at a network might change: modes, `.grad`, weights and statistics."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from conftest import seeded
 from pags.data.sources import load
 from pags.errors import UsageError
-from pags.measure.alignment import Reference, derangement, picture_features
+from pags.measure.alignment import Reference, alignment_share, derangement, picture_features
 from pags.measure.lpips import LPIPS
 from pags.score.denoiser import score_of
 from pags.score.exact import IdealDenoiser
@@ -165,3 +165,53 @@ def test_replacing_some_scores_is_starting_again(
     torch.testing.assert_close(found.similarity(x), expected.similarity(x), rtol=0, atol=1e-6)
     torch.testing.assert_close(found.cosine(x), expected.cosine(x))
     torch.testing.assert_close(reference.score, vectors(6))  # the old reference is as it was
+
+
+# --- the headline ----------------------------------------------------------------------------------------
+
+
+def normal(n: int, mean: float, seed: int) -> Tensor:
+    return mean + 0.1 * torch.randn(n, generator=seeded(seed))
+
+
+def test_the_share_is_that_of_the_means() -> None:
+    """(0.5 − 0.2) / (0.8 − 0.2), and as uncertain as its parts: by the delta method."""
+    n = 900
+    similarity, shuffled, ceiling = normal(n, 0.5, 0), normal(n, 0.2, 1), normal(n, 0.8, 2)
+    found = alignment_share(similarity, shuffled, ceiling, draws=seeded(0))
+    s, low, high = (float(column.mean()) for column in (similarity, shuffled, ceiling))
+    share = (s - low) / (high - low)
+    assert found.estimate == pytest.approx(share, abs=1e-6)
+    deviation = 0.1 / (high - low) / n**0.5 * (1 + (1 - share) ** 2 + share**2) ** 0.5
+    assert found.high - found.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+    same = alignment_share(ceiling, shuffled, ceiling, draws=seeded(0))
+    assert (same.estimate, same.low, same.high) == pytest.approx((1, 1, 1))
+
+
+def test_a_share_over_seeds_is_wider() -> None:
+    means = (0.5, 0.2, 0.8)
+    columns = [[normal(200, mean, 10 * seed + k) for seed in range(3)] for k, mean in enumerate(means)]
+    alone = alignment_share(*(column[0] for column in columns), draws=seeded(0))
+    moved = [column + shift for column, shift in zip(columns[0], (-0.1, 0, 0.1), strict=True)]
+    found = alignment_share(moved, *columns[1:], draws=seeded(0))
+    assert found.estimate == pytest.approx(0.5, abs=0.03)
+    assert found.high - found.low > 3 * (alone.high - alone.low)
+
+
+def test_there_is_no_share_of_a_way_that_is_none() -> None:
+    n = 100
+    similarity, shuffled = normal(n, 0.5, 0), normal(n, 0.4, 1)
+    never = alignment_share(similarity, shuffled, shuffled - 0.1, draws=seeded(0))
+    assert never.to_record() == {"estimate": None, "low": None, "high": None, "level": 0.95}
+    unsure = alignment_share(similarity, shuffled, shuffled + normal(n, 0, 2) + 0.005, draws=seeded(0))
+    assert unsure.low == -torch.inf or unsure.high == torch.inf
+
+
+def test_an_image_without_a_gradient_is_in_no_mean_of_the_share() -> None:
+    similarity, shuffled, ceiling = normal(80, 0.5, 0), normal(80, 0.2, 1), normal(80, 0.8, 2)
+    rest = alignment_share(similarity[8:], shuffled[8:], ceiling[8:], draws=seeded(0))
+    ceiling[:8] += 5
+    similarity[:8] = torch.nan
+    found = alignment_share(similarity, shuffled, ceiling, draws=seeded(0))
+    assert found.estimate == pytest.approx(rest.estimate)
+    assert found.high - found.low == pytest.approx(rest.high - rest.low, rel=0.1)

@@ -56,9 +56,18 @@ def test_norms_dots_and_cosines_are_by_example(size: tuple[int, ...], seed: int)
     torch.testing.assert_close(arrays.cosines(a, b).double(), cosines, rtol=0, atol=1e-5)
 
 
-def test_cosine_with_nothing_is_zero() -> None:
-    a = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
-    assert arrays.cosines(a, torch.tensor([[3.0, 4.0], [1.0, 0.0]])).tolist() == [1, 0]
+def test_what_has_no_direction_has_no_cosine_and_takes_none_from_others() -> None:
+    a = torch.tensor([[3.0, 4], [0, 0], [torch.nan, 1], [torch.inf, 1], [3, -4]], requires_grad=True)
+    b = torch.tensor([[3.0, 4], [1, 0], [1, 0], [1, 0], [3, 4]])
+    found = arrays.cosines(a, b)
+    assert found[[0, 4]].tolist() == pytest.approx([1, -7 / 25])
+    assert found[1:4].isnan().all()
+    assert arrays.has_direction(a).tolist() == [True, False, False, False, True]
+    assert arrays.zero_unless_directed(a)[1:4].tolist() == [[0, 0]] * 3
+    assert arrays.nan_unless_directed(torch.ones(5), b, a.detach()).isnan().tolist() == [0, 1, 1, 1, 0]
+    (gradient,) = torch.autograd.grad(found.nan_to_num().sum(), a)
+    assert gradient[[0, 1, 4]].isfinite().all()
+    assert gradient[4].any()
 
 
 @given(size=sizes, seed=seeds, exponent=exponents, target=st.floats(1e-6, 1e6))

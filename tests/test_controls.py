@@ -1,12 +1,14 @@
 """The control objectives: they are what they say, and the two halves make the whole penalty."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from conftest import built, central_differences, seeded, smooth_network
+from conftest import built, central_differences, confident_network, seeded, smooth_network
 from pags.arrays import norms, project
 from pags.data.batches import Batch
 from pags.errors import UsageError
@@ -89,3 +91,15 @@ def test_bad_strengths_and_parts_are_refused() -> None:
         GradientAlignment(-1.0, DIRECTIONS)
     with pytest.raises(UsageError, match="zero or more"):
         PartialGradientNorm(-1.0, BASIS, "off")
+
+
+@pytest.mark.parametrize("margin", [17.0, 400.0])
+def test_alignment_sees_the_direction_of_confident_images(margin: float) -> None:
+    """A cosine scales the gradient up again that float32 would have lost: values as in float64."""
+    model, images = confident_network(margin, torch.rand(40, 1, 4, 4, generator=seeded(5)))
+    directions = torch.randn(images.shape, generator=seeded(6))
+    batch = Batch(images, model(images).argmax(1), torch.arange(len(images)))
+    exact = Batch(images.double(), batch.labels, batch.index)
+    found = GradientAlignment(1.0, directions)(model, batch, seeded())
+    expected = GradientAlignment(1.0, directions.double())(deepcopy(model).double(), exact, seeded())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)

@@ -1,6 +1,7 @@
 """Input gradients: by finite differences, in closed form, and without a trace."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from conftest import Linear, Traces, central_differences, network_with_batch_norm, seeded, smooth_network
+from conftest import (
+    Linear,
+    Traces,
+    central_differences,
+    confident_network,
+    network_with_batch_norm,
+    seeded,
+    smooth_network,
+)
+from pags.arrays import cosines, norms
 from pags.errors import UsageError
 from pags.measure.gradients import TARGETS, find_target, input_gradient, smooth_gradient
 
@@ -82,6 +92,23 @@ def test_the_loss_goes_up_where_the_probability_goes_down() -> None:
     model, images, labels = smooth_network(), random_images(4), torch.tensor([0, 1, 2, 0])
     down = input_gradient(model, images, "log-probability", labels)
     torch.testing.assert_close(input_gradient(model, images, "loss", labels), -down)
+
+
+@pytest.mark.parametrize("target", ["loss", "log-probability"])
+@pytest.mark.parametrize("margin", [0.1, 17.0, 40.0, 400.0])
+def test_confident_images_keep_their_gradient_in_float32(target: str, margin: float) -> None:
+    """Margins from `margin` up, where p rounds to 1 from 16 on: direction and length are those of float64.
+
+    Beyond a margin of some 69 the length is no longer measured, the direction is.
+    """
+    model, images = confident_network(margin, random_images(100, side=4).float())
+    exact = deepcopy(model).double()
+    found = input_gradient(model, images, target).double()
+    expected = input_gradient(exact, images.double(), target)
+    assert float(cosines(found, expected).min()) > 0.99999
+    measurable = norms(expected) > 1e-23
+    assert bool(measurable.any()) == (margin < 100)
+    torch.testing.assert_close(norms(found)[measurable], norms(expected)[measurable], rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("target", TARGETS)

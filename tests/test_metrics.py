@@ -12,9 +12,11 @@ from torch import Tensor
 
 from conftest import seeded
 from pags.errors import PagsError, UsageError
+from pags.measure.alignment import control_similarities, derangement, phase_randomised
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, find_metric, metric_of, rank_correlation
 from pags.measure.ssim import ssim
+from pags.measure.statistics import missing
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -86,15 +88,83 @@ def test_vectors_of_another_shape_are_refused(metrics: dict[str, Metric], name: 
         metrics[name].reference(vectors()).similarity(vectors(side=16))
 
 
-@pytest.mark.parametrize("name", ["cosine", "ssim", "rank"])
-def test_a_zero_gradient_is_no_nan(metrics: dict[str, Metric], name: str) -> None:
-    values = metrics[name].compare(vectors(), torch.zeros(4, 1, 8, 8))
-    assert (values.abs() < 0.3).all()  # NaN is not below anything
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("nothing", [0.0, torch.nan, torch.inf])
+def test_what_has_no_direction_is_in_no_metric(metrics: dict[str, Metric], name: str, nothing: float) -> None:
+    """On either side; the other images are as they were, and a single bad entry spoils its image alone."""
+    x, y = vectors(6), vectors(6, seed=1)
+    expected = metrics[name].compare(x, y)
+    x[1], y[2] = nothing, nothing
+    if nothing:
+        y[4, 0, 3, 3] = nothing
+    gone = [1, 2, 4] if nothing else [1, 2]
+    kept = [place for place in range(6) if place not in gone]
+    same, shuffled = metrics[name].reference(x).similarity_and_shuffled(y, seeded(3))
+    torch.testing.assert_close(same[kept], expected[kept], rtol=0, atol=1e-6)
+    assert same[gone].isnan().all()
+    other = derangement(6, seeded(3))
+    assert shuffled.isnan().tolist() == [i in gone[1:] or int(other[i]) == 1 for i in range(6)]
+    assert missing({"whole": expected, "same": same}) == {"same": len(gone)}
+
+
+def test_short_vectors_are_compared_as_long_ones(metrics: dict[str, Metric]) -> None:
+    """Of a length whose square float32 does not have, as gradients of confident images are."""
+    x, y = vectors(), vectors(seed=1)
+    for metric in metrics.values():
+        torch.testing.assert_close(
+            metric.compare(1e-30 * x, 1e-30 * y), metric.compare(x, y), rtol=0, atol=1e-5
+        )
 
 
 def pictures(x: Tensor) -> Tensor:
     """Zero is mid-grey, and the largest entry of an image black or white."""
     return torch.stack([one / one.abs().max() / 2 + 0.5 for one in x])
+
+
+# --- controls --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_controls_are_what_they_say_for_every_metric(metrics: dict[str, Metric], name: str) -> None:
+    """Each is the metric of the score and a vector made here another way; and none needs its neighbours."""
+    metric, score = metrics[name], vectors(5, seed=3, channels=3)
+    found = control_similarities(metric.reference(score), score, seed=7)
+    assert list(found) == ["negated", "phase-randomised", "shuffled", "floor"]
+    torch.testing.assert_close(found["negated"], metric.compare(score, -score))
+    every = torch.stack([metric.compare(score, score.roll(k, 0)) for k in range(1, 5)])
+    assert ((every - found["shuffled"]).abs().amin(0) < 1e-5).all()
+    if name in ("cosine", "rank"):
+        assert (found["negated"] + 1).abs().max() < 1e-5
+    part = slice(2, 4)
+    again = control_similarities(
+        metric.reference(score[part]), score[part], seed=7, places=[2, 3], others=score[:2]
+    )
+    for kind in ("negated", "phase-randomised", "floor"):
+        torch.testing.assert_close(again[kind], found[kind][part], rtol=0, atol=1e-5)
+    torch.testing.assert_close(again["shuffled"], metric.compare(score[part], score[:2]))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 10), (3, 32, 32)])
+def test_random_phases_keep_the_spectrum_and_nothing_else(shape: tuple[int, int, int]) -> None:
+    x = torch.randn(40, *shape, generator=seeded(1), dtype=torch.float64).cumsum(2).cumsum(3)
+    found = phase_randomised(x, seed=0)
+    torch.testing.assert_close(torch.fft.fft2(found).abs(), torch.fft.fft2(x).abs())
+    torch.testing.assert_close(found.mean((2, 3)), x.mean((2, 3)))
+    apart = x - x.mean((2, 3), keepdim=True), found - found.mean((2, 3), keepdim=True)
+    cosine = torch.nn.functional.cosine_similarity(*(each.flatten(1) for each in apart))
+    assert abs(float(cosine.mean())) < 0.2
+    if shape[0] == 3:  # colours keep together: the products of two channels' transforms stay
+        before, after = torch.fft.fft2(x), torch.fft.fft2(found)
+        torch.testing.assert_close(after[:, 0] * after[:, 1].conj(), before[:, 0] * before[:, 1].conj())
+
+
+def test_random_phases_of_a_wave_are_a_wave_elsewhere() -> None:
+    rows = torch.arange(16.0)
+    wave = (2 * torch.pi * 3 * rows / 16).cos().expand(16, 16)[None, None].repeat(3, 1, 1, 1)
+    found = phase_randomised(wave, seed=1)
+    for one in found:
+        shift = torch.fft.rfft(one[0, 0])[3].angle()
+        torch.testing.assert_close(one[0, 0], (2 * torch.pi * 3 * rows / 16 + shift).cos(), rtol=0, atol=1e-5)
 
 
 # --- structural similarity -------------------------------------------------------------------------------
@@ -151,7 +221,7 @@ def test_rank_correlation_is_scipys(seed: int, levels: int) -> None:
         if a.unique().numel() > 1 and b.unique().numel() > 1:
             assert float(found) == pytest.approx(stats.spearmanr(a.numpy(), b.numpy()).statistic, abs=1e-6)
         else:
-            assert float(found) == 0
+            assert found.isnan()
 
 
 def test_ranks_see_order_only(metrics: dict[str, Metric]) -> None:

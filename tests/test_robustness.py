@@ -1,16 +1,26 @@
 """On- and off-manifold robustness of models of which it is known."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from conftest import Linear, Traces, network_with_batch_norm, seeded, smooth_network
+from conftest import Linear, Traces, confident_network, network_with_batch_norm, seeded, smooth_network
 from pags.errors import UsageError
-from pags.measure.robustness import OUTPUT_CHANGES, check_basis, definition_1, equal_norm, off_manifold_share
+from pags.measure.gradients import input_gradient
+from pags.measure.robustness import (
+    OUTPUT_CHANGES,
+    attacked_equal_norm,
+    check_basis,
+    definition_1,
+    definition_2,
+    equal_norm,
+    off_manifold_share,
+)
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -112,6 +122,27 @@ def test_output_changes_are_what_their_names_say() -> None:
     for name, change in OUTPUT_CHANGES.items():
         assert change(a, b).tolist() == pytest.approx([expected[name]])
         assert change(a, a).tolist() == [0]
+
+
+@pytest.mark.parametrize("margin", [18.0, 60.0])
+def test_what_confident_outputs_change_by_is_that_of_float64(margin: float) -> None:
+    """Probabilities that round to 1 in float32, of which ratios are taken: off/on, and rho1 of the loss."""
+    model, images = confident_network(margin, random_images(60).float())
+    basis, labels = random_basis(30, 4).float(), model(images).argmax(1)
+    exact = deepcopy(model).double()
+    found, expected = (
+        equal_norm(net, x, b, (1e-3,), draws=seeded(0), directions=4)
+        for net, x, b in ((model, images, basis), (exact, images.double(), basis.double()))
+    )
+    for part in ("on", "off"):
+        torch.testing.assert_close(
+            getattr(found, part).double(), getattr(expected, part), rtol=0.02, atol=1e-37
+        )
+    ours, theirs = (
+        definition_1(net, x, b, 1e-3, draws=seeded(0), target="loss", labels=labels)
+        for net, x, b in ((model, images, basis), (exact, images.double(), basis.double()))
+    )
+    torch.testing.assert_close(ours.off / ours.all, theirs.off / theirs.all, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1024])
@@ -222,6 +253,71 @@ def test_a_constant_model_has_no_ratio() -> None:
     assert found.rho1.isnan().all()
 
 
+# --- attacks in a half of space ---------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(seed=seeds, r=st.integers(1, D - 1), norm=st.floats(0.01, 3))
+def test_attacks_on_a_linear_model_go_along_the_projected_difference_of_its_rows(
+    seed: int, r: int, norm: float
+) -> None:
+    """By norm · P(w_other − w_label) / ‖P(w_other − w_label)‖, which no direction in that half exceeds."""
+    weight = torch.randn(2, D, generator=seeded(seed), dtype=torch.float64)
+    images, basis = random_images(3, seed), random_basis(3, r, seed)
+    net = Linear(weight)
+    found = attacked_equal_norm(net, images, basis, (norm,), change="logits-l2")
+    towards = (weight[1] - weight[0]) * (1 - 2 * net(images).argmax(1)[:, None])
+    pairs = zip(basis, towards, strict=True)
+    inside = torch.stack([b @ torch.linalg.lstsq(b, v[:, None]).solution[:, 0] for b, v in pairs])
+    for part, way in (("on", inside), ("off", towards - inside), ("any", towards)):
+        step = norm * way / way.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(
+            getattr(found, part)[0], (step @ weight.T).norm(dim=1), rtol=1e-6, atol=1e-9
+        )
+
+
+def test_attacks_stay_in_their_half_and_in_the_ball_and_beat_random_directions() -> None:
+    model, images, basis = smooth_network(D), random_images(20), random_basis(20, 5)
+    seen = Recorder()
+    attacked_equal_norm(seen, images, basis, (0.4,))
+    for inputs, part in zip(seen.seen[-1:-34:-11], ("any", "off", "on"), strict=True):
+        delta = (inputs - images).flatten(1)
+        inside = (basis @ (basis.mT @ delta[:, :, None]))[:, :, 0]
+        assert (delta.norm(dim=1) <= 0.4 + 1e-9).all()
+        assert delta.norm(dim=1).min() > 0.39
+        if part != "any":
+            wrong = inside if part == "off" else delta - inside
+            assert wrong.abs().max() < 1e-12
+    attacked = attacked_equal_norm(model, images, basis, (0.4,))
+    random = equal_norm(model, images, basis, (0.4,), draws=seeded(0), directions=20)
+    for part in ("on", "off", "any"):
+        assert float((getattr(attacked, part) > getattr(random, part)).double().mean()) > 0.9
+    assert float(attacked.any.mean()) > max(float(attacked.on.mean()), float(attacked.off.mean()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_gradient_does_not_reach_into_is_not_attacked_by_its_rounding(dtype: torch.dtype) -> None:
+    basis = random_basis(4, 3).to(dtype)
+    inside = basis[0] @ torch.randn(3, 3, generator=seeded(1), dtype=dtype)
+    model = Linear(inside.T.contiguous())
+    found = attacked_equal_norm(model, random_images(4).to(dtype), basis[:1].expand(4, -1, -1), (0.5,))
+    assert found.off.isnan().all()
+    assert found.on.isfinite().all()
+
+
+def test_attacks_do_not_depend_on_the_batch_size() -> None:
+    model, images, basis = network_with_batch_norm().double(), random_images(7), random_basis(7, 3)
+    whole = attacked_equal_norm(model, images, basis, (0.3, 0.6), steps=3)
+    parts = attacked_equal_norm(model, images, basis, (0.3, 0.6), steps=3, batch_size=3)
+    assert whole.on.shape == (2, 7)
+    for part in ("on", "off", "any"):
+        torch.testing.assert_close(getattr(parts, part), getattr(whole, part))
+    with pytest.raises(UsageError, match="output change"):
+        attacked_equal_norm(model, images, basis, (0.3,), change="x")
+    with pytest.raises(UsageError, match="at least one attack step"):
+        attacked_equal_norm(model, images, basis, (0.3,), steps=0)
+
+
 # --- Definition 2 ----------------------------------------------------------------------------------------
 
 
@@ -252,3 +348,35 @@ def test_rho2_of_a_random_basis_is_chance(r: int) -> None:
     deviation = math.sqrt(a * b / ((a + b) ** 2 * (a + b + 1)))
     assert found.mean().item() == pytest.approx(1 - r / D, abs=4 * deviation / math.sqrt(n))
     assert found.std().item() == pytest.approx(deviation, rel=0.1)
+
+
+@pytest.mark.parametrize(("model", "sigma"), [("linear", 3.0), ("linear", 1e-3), ("smooth", 1e-4)])
+def test_rho1_is_rho2_where_the_output_is_linear(model: str, sigma: float) -> None:
+    """Theorem 1 as an equality of ratios of means, to three standard errors of the draws: 1 %.
+
+    The rows of the linear model have lengths from 1 to 4, so that the mean of the ratios says something else.
+    """
+    n, directions = 300, 200
+    weight = torch.randn(4, D, generator=seeded(1), dtype=torch.float64) * torch.arange(1, 5)[:, None]
+    weight[3, :5] *= 6
+    net = Linear(weight) if model == "linear" else smooth_network(D, classes=4)
+    basis = torch.eye(D, dtype=torch.float64)[None, :, :5].expand(n, -1, -1)
+    images, labels = random_images(n), torch.arange(n) % 4
+    noise = definition_1(net, images, basis, sigma, draws=seeded(2), directions=directions, labels=labels)
+    gradients = definition_2(input_gradient(net, images, "logit", labels), basis)
+    rho1, rho2 = (float(both.off.mean() / both.all.mean()) for both in (noise, gradients))
+    assert rho1 == pytest.approx(rho2, rel=0.01)
+    if model == "linear":
+        assert abs(float(gradients.rho2.mean()) - rho2) > 0.05
+
+
+def test_energies_of_vectors_without_a_direction_are_no_numbers() -> None:
+    vectors = torch.randn(4, 1, 4, 4, generator=seeded(0)) * 1e-25  # whose squares float32 does not have
+    vectors[1], vectors[2, 0, 0, 0], vectors[3, 0, 1, 1] = 0, torch.nan, torch.inf
+    basis = random_basis(4, 3).float()
+    found = definition_2(vectors, basis)
+    on, off = on_and_off(vectors[0].flatten().double(), basis[:1].double())
+    assert found.off[:1].tolist() == pytest.approx(off.tolist(), rel=1e-5)
+    assert found.all[:1].tolist() == pytest.approx((on + off).tolist(), rel=1e-6)
+    for values in (found.off, found.all, found.rho2, off_manifold_share(vectors, basis)):
+        assert values.isnan().tolist() == [False, True, True, True]

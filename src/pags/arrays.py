@@ -7,7 +7,7 @@ so a result does not depend on how a batch was cut.
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from pags.errors import UsageError
@@ -29,7 +29,7 @@ def flatten(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n d"]:
     return x.reshape(len(x), -1)
 
 
-def expand(values: PerImage, like: Tensor) -> Tensor:
+def expand(values: Shaped[Tensor, "n"], like: Tensor) -> Tensor:
     """One value an example, shaped (n, 1, …) to broadcast against `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -45,9 +45,31 @@ def dots(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"]) -> PerImage
 
 
 def cosines(a: Float[Tensor, "n *shape"], b: Float[Tensor, "n *shape"]) -> PerImage:
-    """The cosine of each pair of examples; 0 where either is zero."""
-    lengths = norms(a) * norms(b)
-    return torch.where(lengths > 0, dots(a, b) / lengths.clamp_min(torch.finfo(a.dtype).tiny), 0.0)
+    """The cosine of each pair of examples; NaN where either has no direction."""
+    lengths = _float64_norms(a) * _float64_norms(b)  # float32 would lose the product of two short vectors
+    there = (lengths > 0) & lengths.isfinite()
+    found = dots(a.double(), b.double()) / torch.where(there, lengths, 1.0)
+    return torch.where(there, found, torch.nan).to(a.dtype)
+
+
+def has_direction(x: Float[Tensor, "n *shape"]) -> Bool[Tensor, "n"]:
+    """Whether each example is finite and not zero.
+
+    What has no direction is in no metric: its value is NaN, and means and intervals leave it out.
+    """
+    rows = flatten(x)
+    return rows.isfinite().all(1) & (rows != 0).any(1)
+
+
+def zero_unless_directed(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *shape"]:
+    """The examples, zero in place of those that are not finite."""
+    return torch.where(expand(has_direction(x), x), x, 0.0)
+
+
+def nan_unless_directed(values: PerImage, *vectors: Float[Tensor, "n *_"]) -> PerImage:
+    """The values, NaN in place of those where one of the vectors has no direction."""
+    there = torch.stack([has_direction(vector) for vector in vectors]).all(0)
+    return torch.where(there, values, torch.nan)
 
 
 def scale_to(x: Float[Tensor, "n *shape"], norm: float | PerImage) -> Float[Tensor, "n *shape"]:

@@ -37,8 +37,8 @@ class ImageDraws:
 
     def normal_like(self, images: Tensor) -> Tensor:
         """The next draw for every image, of the images' shape."""
-        shape = images.shape[1:]
-        return torch.stack([torch.randn(shape, generator=draws) for draws in self.generators]).to(images)
+        rows = [torch.randn(images.shape[1:], generator=draws) for draws in self.generators]
+        return torch.stack(rows).to(images) if rows else torch.zeros_like(images)
 
 
 Draws: TypeAlias = torch.Generator | ImageDraws
@@ -50,6 +50,19 @@ def normal_like(images: Tensor, draws: Draws) -> Tensor:
     if isinstance(draws, ImageDraws):
         return draws.normal_like(images)
     return torch.randn(images.shape, generator=draws, device=draws.device).to(images)
+
+
+def image_noise(images: Tensor, seed: int, *names: str | int, places: Sequence[int] | None = None) -> Tensor:
+    """Standard normal noise of the images' shape, from a generator for each image.
+
+    Args:
+        images: (n, …), whose type and device the noise has.
+        seed, names: of the draw.
+        places: the images' places in the whole set, which end their names, so that noise does not depend on
+            how the set was cut; None: 0 to n − 1.
+    """
+    each = range(len(images)) if places is None else places
+    return ImageDraws(seed, *names, places=each).normal_like(images)
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pags.arrays import Images, Labels, Logits, PerImage, check_labels, scale_to
+from pags.arrays import Images, Labels, check_labels, scale_to
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import PagsError, UsageError
+from pags.training.gradients import log_odds_against
 
 Report = Callable[[float], None]
 """Told the share of the work that is done."""
@@ -94,13 +95,7 @@ def _gradient(model: nn.Module, images: Images, labels: Labels) -> Images:
     """The gradient of each image's log-odds of its class, with respect to the image and nothing else."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        return torch.autograd.grad(_log_odds(model(images), labels).sum(), images)[0]
-
-
-def _log_odds(logits: Logits, labels: Labels) -> PerImage:
-    """log p(y) − log(1 − p(y))."""
-    own = logits.gather(1, labels[:, None])[:, 0]
-    return own - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+        return torch.autograd.grad(-log_odds_against(model(images), labels).sum(), images)[0]
 
 
 def _check_way(starts: Images, labels: Tensor, steps: int, length: float, frames: int) -> None:

@@ -1,10 +1,11 @@
-"""A guide to k, the dimension of the manifold, by the spectrum of a denoiser and by distances alone.
+"""A guide to k, the dimension of the manifold, by a denoiser and by distances alone.
 
-Both are per image, and both are estimates of how many directions there are *at a scale*: that of the noise,
-or that of the distance to the neighbours. A k is well chosen where the two agree and change little with the
-scale.
+All are estimates of how many directions there are *at a scale*: that of the noise, or that of the distance to
+the neighbours. A k is well chosen where they agree and change little with the scale. The denoising loss is an
+upper estimate, the others may err to either side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from pags.arrays import Images, PerImage, flatten
 from pags.errors import UsageError
 from pags.manifold.basis import check_count
+from pags.manifold.denoised import Denoising
+from pags.manifold.tangent import undisturbed
+from pags.seeds import image_noise
 
 ROWS = 512  # images whose distances to all others are in memory at a time
 
@@ -74,11 +78,98 @@ def neighbour_dimension(images: Images, *, neighbours: int = 20) -> NeighbourDim
     """
     check_count(neighbours, 3, "neighbours")
     check_count(len(images), neighbours + 1, "images (one more than neighbours)")
-    distances = _nearest(flatten(images).double(), neighbours)
-    if not (distances > 0).all():
-        raise UsageError("images that all differ", got="two equal ones", suggestion="leaving duplicates out")
+    distances = _apart(_nearest(flatten(images).double(), neighbours))
     logs = (distances[:, -1:] / distances[:, :-1]).log().sum(1)  # (n,), (m − 1) / dimension
     return NeighbourDimension((neighbours - 2) / logs, float((neighbours - 1) / logs.mean()))
+
+
+def two_nn_dimension(images: Images, *, discarded: float = 0.1) -> float:
+    """The dimension from the ratio of the distances to the two nearest neighbours alone (TwoNN).
+
+    The logarithm of the ratio is exponential with the dimension as its rate, wherever the density is constant
+    over so short a distance. The largest ratios, of images that lie apart, count as censored.
+
+    Args:
+        images: (n, c, h, w), all different.
+        discarded: the share of the largest ratios, from 0 to below 1.
+
+    Returns:
+        The unbiased maximum-likelihood estimate.
+
+    Raises:
+        UsageError: fewer than three images, two equal ones, or a share out of its range.
+
+    Source: Facco, d'Errico, Rodriguez and Laio 2017; the likelihood is that of Denti et al. 2022, censored.
+    """
+    check_count(len(images), 3, "images")
+    kept = int(len(images) * (1 - discarded))
+    if not 0 <= discarded < 1 or kept < 2:
+        raise UsageError(
+            "a discarded share from 0 that leaves two images", got=discarded, suggestion="discarded=0.1"
+        )
+    distances = _apart(_nearest(flatten(images).double(), 2))
+    logs = (distances[:, 1] / distances[:, 0]).log().sort().values
+    return float((kept - 1) / (logs[:kept].sum() + (len(logs) - kept) * logs[kept - 1]))
+
+
+@dataclass(frozen=True)
+class DenoisingDimension:
+    """What `denoising_dimension` has found.
+
+    Args:
+        per_image: (n,), an estimate at each image.
+        error: (n,), its Monte-Carlo standard error.
+    """
+
+    per_image: PerImage
+    error: PerImage
+
+
+def denoising_dimension(
+    denoiser: Denoising,
+    images: Images,
+    sigma: float,
+    *,
+    draws: int = 8,
+    seed: int = 0,
+    places: Sequence[int] | None = None,
+) -> DenoisingDimension:
+    """The denoising loss in units of the noise's variance: an upper estimate of the intrinsic dimension.
+
+    Noise along the manifold cannot be told from the image, so that the best denoiser leaves its share of
+    one per dimension: E‖D(x + n) − x‖² / (σ/2)² falls to the dimension as sigma goes to 0, and any other
+    denoiser leaves more. Of Gaussian data the best has Σ v / (v + (σ/2)²), over all variances v: directions
+    narrower than the noise are not counted.
+
+    Args:
+        denoiser: noisy images and sigma to the posterior mean.
+        images: (n, c, h, w) in [0, 1], of the distribution and not seen in training.
+        sigma: noise level in EDM's unit, above 0.
+        draws: noises per image, two or more.
+        seed, places: name the draws of each image, see `image_noise`.
+
+    Raises:
+        UsageError: a number out of its range.
+
+    Source: Yeats et al. 2025 (arXiv 2510.12975).
+    """
+    check_count(draws, 2, "draws")
+    if not sigma > 0:
+        raise UsageError("a noise level above zero", got=sigma, suggestion="sigma=0.1")
+    losses = []
+    with undisturbed(denoiser), torch.no_grad():
+        for draw in range(draws):
+            noise = sigma / 2 * image_noise(images, seed, "denoising dimension", draw, places=places)
+            error = flatten(denoiser(images + noise, sigma) - images).double()
+            losses.append(error.square().sum(1) / (sigma / 2) ** 2)
+    found = torch.stack(losses)
+    return DenoisingDimension(found.mean(0).to(images.dtype), (found.std(0) / draws**0.5).to(images.dtype))
+
+
+def _apart(distances: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    if not (distances > 0).all():
+        raise UsageError("images that all differ", got="two equal ones", suggestion="leaving duplicates out")
+    return distances
 
 
 def _nearest(points: Float[Tensor, "n d"], count: int) -> Float[Tensor, "n m"]:

@@ -86,7 +86,7 @@ def relative_noise_robustness(
         model, images, lambda u: (u * on_signal, u * (1 - on_signal)), scales, find_change(change),
         draws=draws, directions=directions, batch_size=batch_size,
     )  # fmt: skip
-    return NoiseRobustness(signal, distractor)
+    return NoiseRobustness(signal.to(images.dtype), distractor.to(images.dtype))
 
 
 def energy_on_signal(gradients: Images, masks: Masks) -> PerImage:

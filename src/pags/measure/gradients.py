@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax
 
 from pags.arrays import Images, Labels, Logits, PerImage
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import PagsError, UsageError
 from pags.plugins import as_plugin, is_plugin
+from pags.training.gradients import label_loss
 
 Target = Callable[[Logits, Labels], PerImage]
 
@@ -105,14 +105,10 @@ TargetLike: TypeAlias = str | Callable[..., Any] | GradientTarget
 TARGETS: dict[str, ScalarTarget] = {
     "logit": ScalarTarget(_logit, "logit"),
     "sum-of-logits": ScalarTarget(lambda logits, labels: logits.sum(1), "sum of the logits", ALL),
-    "log-probability": ScalarTarget(
-        lambda logits, labels: _logit(log_softmax(logits, 1), labels), "log-probability"
-    ),
+    "log-probability": ScalarTarget(lambda logits, labels: -label_loss(logits, labels), "log-probability"),
     "log-sum-exp": ScalarTarget(lambda logits, labels: logits.logsumexp(1), "log-sum-exp of the logits", ALL),
     "margin": ScalarTarget(_margin, "margin"),
-    "loss": ScalarTarget(
-        lambda logits, labels: cross_entropy(logits, labels, reduction="none"), "loss", TRUE, -1.0
-    ),
+    "loss": ScalarTarget(label_loss, "loss", TRUE, -1.0),
 }
 """Scalars by name; `get_target` also takes a user's own."""
 

@@ -1,7 +1,8 @@
 """Several measures of how alike two vectors look or point, behind one contract.
 
 A gradient and a score are compared as *vectors attached to an image*, whose scale means nothing. Every metric
-here is a similarity (higher is more alike), one number an image, and does not see the scale of either side:
+here is a similarity (higher is more alike), one number per image, and does not see the scale of either side.
+Where either side has no direction (it is zero or not finite) every metric is NaN:
 
 * `lpips`: 1 − LPIPS (AlexNet) of both as pictures, enlarged to 64 px, then scaled to fill [-1, 1]; at most 1,
   as a rule above 0;
@@ -44,7 +45,7 @@ class Metric(Protocol):
         ...
 
     def compare(self, reference: Images, vectors: Images) -> PerImage:
-        """One number an image, higher for more alike."""
+        """One number per image, higher for more alike."""
         ...
 
     def reference(self, score: Images) -> Comparison:
@@ -59,7 +60,7 @@ class PairMetric:
     Args:
         name: what it is called in records.
         bounds: lowest and highest value.
-        pair: (reference, vectors) to one number an image.
+        pair: (reference, vectors) to one number per image.
     """
 
     name: str
@@ -67,7 +68,7 @@ class PairMetric:
     pair: Similarity
 
     def compare(self, reference: Images, vectors: Images) -> PerImage:
-        """One number an image.
+        """One number per image.
 
         Raises:
             UsageError: the shapes differ.
@@ -92,7 +93,7 @@ class PerceptualMetric:
     bounds: tuple[float, float] = (-torch.inf, 1.0)
 
     def compare(self, reference: Images, vectors: Images) -> PerImage:
-        """One number an image."""
+        """One number per image."""
         return self.reference(reference).similarity(vectors)
 
     def reference(self, score: Images) -> Reference:
@@ -101,7 +102,7 @@ class PerceptualMetric:
 
 
 def rank_correlation(a: Images, b: Images) -> PerImage:
-    """Spearman's rank correlation over each image's entries; ties share a rank; 0 for a constant side."""
+    """Spearman's rank correlation over each image's entries; ties share a rank; NaN for a constant side."""
     x, y = _ranks(flatten(a)), _ranks(flatten(b))
     return cosines(x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)).to(a.dtype)
 

@@ -1,36 +1,33 @@
-"""Averages and intervals. The other measures give one number an image; only here are they averaged.
+"""Averages and intervals. The other measures give one number per image; only here are they averaged.
 
-Everything is a function of column means: a table has one row an image and one column a quantity (a model's
+Everything is a function of column means: a table has one row per image and one column per quantity (a model's
 accuracy, another's alignment, …), all measured on the same images. Resampling whole rows keeps the pairing,
-so the interval of a difference or of a correlation between models is right without further thought.
+so the interval of a difference or of a correlation between models is right without further thought. An
+interval is made for what it is of:
+
+* over images, BCa (Efron 1987) at levels widened to Student's t (Hesterberg 2015), which follows the
+  skewness of a ratio; of a share, the modified Wilson interval (Brown, Cai and DasGupta 2001), which is not
+  empty where all images agree;
+* over several seeds of the same images, that one widened by Student's t of the seeds: the two half-widths
+  are the sides of a right angle (Zou and Donner 2008). What is hard about an image is hard for every seed, so
+  images are resampled for all seeds together.
+
+`benchmarks/coverage.py` measures how often they hold the truth.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pags.errors import UsageError
+from pags.measure.intervals import Interval as Interval
+from pags.measure.intervals import bca_interval, over_seeds, wilson_interval
 
 Statistic = Callable[[Float[Tensor, "b m"]], Float[Tensor, "b"]]
 """A number from the means of m columns, for b resamplings at once."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
-    level: float = 0.95
-
-    def to_record(self) -> dict[str, float | None]:
-        """As plain data; None for what is not defined, such as a ratio to nothing."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def resampled_means(
@@ -39,42 +36,11 @@ def resampled_means(
     """Column means under resampling of the rows with replacement; NaN cells are left out of their column.
 
     Args:
-        table: one row an image, one column a quantity.
+        table: one row per image, one column per quantity.
         draws: where the resampling comes from.
         resamples: b, how often.
     """
     return weighted_means(table, _counts(len(table), resamples, draws))
-
-
-def crossed_means(
-    tables: Sequence[Float[Tensor, "n m"]], *, draws: torch.Generator, resamples: int = 2000
-) -> Float[Tensor, "b m"]:
-    """Column means when seeds and images are resampled, the same images for all seeds.
-
-    What is hard about an image is hard for every seed, so images cannot be drawn anew within each seed: the
-    interval would be too narrow by up to the root of the number of seeds. Of S seeds S − 1 are drawn, which
-    makes the spread that of the unbiased variance. With three seeds an interval still covers less often than
-    it says, as any would that is taken from three numbers.
-
-    Args:
-        tables: one table a seed, of equal columns; row i is the same image in all.
-
-    Raises:
-        UsageError: fewer than two images, or tables of different images.
-
-    Source: A. B. Owen, The pigeonhole bootstrap, 2007; P. J. McCarthy and C. B. Snowden, The bootstrap and
-    finite population sampling, 1985.
-    """
-    sizes = {len(table) for table in tables}
-    if len(sizes) > 1:
-        raise UsageError(
-            "tables of the same images for all seeds", got=f"{sorted(sizes)} rows", suggestion="equal rows"
-        )
-    counts = _counts(len(tables[0]), resamples, draws)
-    means = torch.stack([weighted_means(table, counts) for table in tables])
-    seeds = torch.randint(0, len(tables), (resamples, max(1, len(tables) - 1)), generator=draws)
-    chosen = means[seeds, torch.arange(resamples)[:, None]]  # (b, seeds − 1, m)
-    return chosen.mean(1)
 
 
 def _counts(n: int, resamples: int, draws: torch.Generator) -> Float[Tensor, "b n"]:
@@ -84,15 +50,6 @@ def _counts(n: int, resamples: int, draws: torch.Generator) -> Float[Tensor, "b 
     rows = torch.randint(0, n, (resamples, n), generator=draws)
     counts = torch.zeros(resamples, n, dtype=torch.float64)
     return counts.scatter_add_(1, rows, torch.ones_like(rows, dtype=torch.float64))
-
-
-def means_under_resampling(
-    tables: Sequence[Float[Tensor, "_ m"]], *, draws: torch.Generator, resamples: int = 2000
-) -> Float[Tensor, "b m"]:
-    """Resampled column means: over the images of one table; over seeds and images of several."""
-    if len(tables) == 1:
-        return resampled_means(tables[0], draws=draws, resamples=resamples)
-    return crossed_means(tables, draws=draws, resamples=resamples)
 
 
 def plain_means(tables: Sequence[Float[Tensor, "_ m"]]) -> Float[Tensor, "m"]:
@@ -111,6 +68,16 @@ def weighted_means(table: Float[Tensor, "n m"], weights: Float[Tensor, "b n"]) -
     return (weights @ table.nan_to_num()) / (weights @ there.double())
 
 
+def missing(columns: Mapping[str, Float[Tensor, "_"]]) -> dict[str, int]:
+    """How many images each column leaves out (NaN), for those that leave any out."""
+    counts = {name: int(values.isnan().sum()) for name, values in columns.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+Means = Sequence[Float[Tensor, "b m"]]
+"""Column means of each seed's table, for b resamplings at once."""
+
+
 def interval(
     statistic: Statistic,
     table: Float[Tensor, "n m"] | Sequence[Float[Tensor, "_ m"]],
@@ -119,38 +86,29 @@ def interval(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """A statistic of the column means, with its percentile bootstrap interval over the rows.
+    """A statistic of the column means, with its interval over images, or over seeds and images.
 
     Args:
         statistic: from means (b, m) to values (b,).
-        table: one row an image, one column a quantity; or one such table a seed, of the same images, for an
-            interval over seeds and images.
+        table: one row per image, one column per quantity; or one such table per seed, of the same images, for
+            an interval over seeds and images.
         level: coverage aimed at.
+
+    Raises:
+        UsageError: fewer than two images, or tables of different images.
     """
-    tables = [table] if isinstance(table, Tensor) else table
-    estimate = float(statistic(plain_means(tables)[None])[0])
-    values = statistic(means_under_resampling(tables, draws=draws, resamples=resamples))
-    return percentile_interval(estimate, values, level)
+    tables = [table] if isinstance(table, Tensor) else list(table)
+    own = [plain_means([each])[None] for each in tables]
 
+    def combined(means: Means) -> Tensor:
+        return statistic(torch.stack(list(means)).mean(0))
 
-def percentile_interval(estimate: float, values: Float[Tensor, "b"], level: float = 0.95) -> Interval:
-    """The central `level` share of the resampled values around an estimate.
-
-    A resampling in which the statistic is not defined (0/0) could be anywhere, so it counts at both ends: a
-    few widen the interval, and where they are more than a tail that end is infinite.
-    """
-    tail, values = (1 - level) / 2, values.double()
-    low = _quantile(values.nan_to_num(-math.inf, math.inf, -math.inf), tail, "lower")
-    high = _quantile(values.nan_to_num(math.inf, math.inf, -math.inf), 1 - tail, "higher")
-    return Interval(estimate, low, high, level)
-
-
-def _quantile(values: Float[Tensor, "b"], share: float, side: str) -> float:
-    """A quantile; between an infinite value and another, that at the given side."""
-    between = float(torch.quantile(values, share))
-    if math.isnan(between):
-        return float(torch.quantile(values, share, interpolation=side))
-    return between
+    pseudo = torch.zeros(0)
+    if len(tables) > 1:
+        whole = combined(own)
+        without = [combined([*own[:place], *own[place + 1 :]]) for place in range(len(own))]
+        pseudo = len(own) * whole - (len(own) - 1) * torch.cat(without)
+    return crossed_interval(combined, pseudo, tables, draws=draws, resamples=resamples, level=level)
 
 
 def mean_intervals(
@@ -162,27 +120,91 @@ def mean_intervals(
 ) -> dict[str, Interval]:
     """The mean of each column with its interval, from one resampling of the rows.
 
-    Several sets of columns, one a seed, give intervals over seeds and images.
+    Several sets of columns, one per seed, give intervals over seeds and images. A column of zeros and ones is
+    taken for a share.
     """
     seeds = [columns] if isinstance(columns, Mapping) else columns
-    tables = [torch.stack(list(each.values()), 1) for each in seeds]
-    means = plain_means(tables)
-    values = means_under_resampling(tables, draws=draws, resamples=resamples)
-    return {
-        name: percentile_interval(float(means[place]), values[:, place], level)
-        for place, name in enumerate(seeds[0])
-    }
+    shares = [name for name in seeds[0] if _is_share(torch.cat([each[name] for each in seeds]))]
+    return _of_means(seeds, shares, draws=draws, resamples=resamples, level=level)
+
+
+def _of_means(
+    seeds: Sequence[Mapping[str, Float[Tensor, "_"]]],
+    shares: Sequence[str],
+    *,
+    draws: torch.Generator,
+    resamples: int,
+    level: float,
+) -> dict[str, Interval]:
+    tables = [torch.stack(list(each.values()), 1).double() for each in seeds]
+    means = torch.stack([plain_means([table]) for table in tables])  # (seeds, m)
+    counts = _counts(_rows(tables), resamples, draws)
+    values = torch.stack([weighted_means(table, counts) for table in tables]).mean(0)
+    without = torch.stack([_means_without(table) for table in tables]).mean(0)
+    found = {}
+    for place, name in enumerate(seeds[0]):
+        estimate, there = float(means[:, place].mean()), int((~tables[0][:, place].isnan()).sum())
+        over_images = (
+            wilson_interval(estimate, there, level)
+            if name in shares
+            else bca_interval(estimate, values[:, place], without[:, place], level)
+        )
+        found[name] = over_seeds(over_images, means[:, place])
+    return found
+
+
+def crossed_interval(
+    combined: Callable[[Means], Tensor],
+    by_seed: Float[Tensor, "_"],
+    tables: Sequence[Float[Tensor, "_ m"]],
+    *,
+    draws: torch.Generator,
+    resamples: int,
+    level: float,
+) -> Interval:
+    """The interval of a function of the means of all tables, over images and then over seeds.
+
+    `by_seed` has one value per seed whose mean has the spread of the estimate over seeds.
+    """
+    counts = _counts(_rows(tables), resamples, draws)
+    estimate = float(combined([plain_means([table])[None] for table in tables])[0])
+    values = combined([weighted_means(table, counts) for table in tables])
+    without = combined([_means_without(table) for table in tables])
+    return over_seeds(bca_interval(estimate, values, without, level), by_seed)
+
+
+def _means_without(table: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Column means without each row in turn."""
+    table = table.double()
+    there = ~table.isnan()
+    return (table.nansum(0) - table.nan_to_num()) / (there.sum(0) - there.double())
+
+
+def _rows(tables: Sequence[Float[Tensor, "_ m"]]) -> int:
+    """The number of images, which must be that of all tables."""
+    sizes = {len(table) for table in tables}
+    if len(sizes) > 1:
+        raise UsageError(
+            "tables of the same images for all seeds", got=f"{sorted(sizes)} rows", suggestion="equal rows"
+        )
+    return sizes.pop()
+
+
+def _is_share(cells: Float[Tensor, "_"]) -> bool:
+    there = ~cells.isnan()
+    return bool(((cells == 0) | (cells == 1) | ~there).all()) and bool(there.any())
 
 
 def spearman(a: Float[Tensor, "b m"], b: Float[Tensor, "b m"]) -> Float[Tensor, "b"]:
     """Spearman's rank correlation along the last axis; ties share a rank; 0 where one side is constant."""
-    x, y = _ranks(a), _ranks(b)
+    x, y = ranks(a), ranks(b)
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     scale = (x.square().sum(1) * y.square().sum(1)).sqrt()
     return torch.where(scale > 0, (x * y).sum(1) / scale.clamp_min(1e-300), 0.0)
 
 
-def _ranks(values: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+def ranks(values: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+    """Ranks from 0 along the last axis; equal values share the mean of theirs."""
     below = (values[:, None] < values[:, :, None]).double().sum(2)
     equal = (values[:, None] == values[:, :, None]).double().sum(2)
     return below + (equal - 1) / 2
@@ -198,6 +220,9 @@ def paired_differences(
 ) -> dict[str, Interval]:
     """The mean of first − second for each column that both have, image by image, with its interval.
 
+    The difference of two shares is that of the images that only the one and only the other has, with Wilson's
+    intervals for both.
+
     Args:
         first, second: measures of two models on the same n images, in the same order; an image on which
             either is NaN is left out of that column.
@@ -206,4 +231,17 @@ def paired_differences(
         UsageError: fewer than two images.
     """
     apart = {name: values.cpu() - second[name].cpu() for name, values in first.items() if name in second}
-    return mean_intervals(apart, draws=draws, resamples=resamples, level=level)
+    found = _of_means([apart], [], draws=draws, resamples=resamples, level=level)
+    shares = [name for name in apart if _is_share(torch.cat([first[name].cpu(), second[name].cpu()]))]
+    return found | {name: _difference_of_shares(apart[name], level) for name in shares}
+
+
+def _difference_of_shares(apart: Float[Tensor, "n"], level: float) -> Interval:
+    cells = apart[~apart.isnan()]
+    more, less = (
+        wilson_interval(float((cells == sign).double().mean()), len(cells), level) for sign in (1, -1)
+    )
+    estimate = more.estimate - less.estimate
+    low = estimate - math.hypot(more.estimate - more.low, less.high - less.estimate)
+    high = estimate + math.hypot(more.high - more.estimate, less.estimate - less.low)
+    return Interval(estimate, low, high, level)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from pags.arrays import Images, Labels, PerImage, clip_norm, scale_to
+from pags.arrays import Images, Labels, PerImage, clip_norm, has_direction, scale_to, zero_unless_directed
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import UsageError
 from pags.training.derivatives import cheaper_derivatives
+from pags.training.gradients import log_odds_against
 
 Norm = Literal["l2", "linf"]
 
@@ -48,6 +48,23 @@ BALLS: dict[str, Ball] = {
         _linf_start, lambda x, length: length * x.sign(), lambda x, radius: x.clamp(*_interval(x, radius))
     ),
 }
+
+
+class Attacked(NamedTuple):
+    """What an attack has reached, and whether it could attack at all."""
+
+    images: Images
+    stalled: Int[Tensor, "n"]
+    """Steps in which an image's gradient was zero or not finite."""
+
+
+class Outcome(NamedTuple):
+    """What an attack made of a classifier's answers."""
+
+    correct: PerImage
+    """1 where the label is still named, else 0."""
+    stalled: Int[Tensor, "n"]
+    """As in `Attacked`: where it is the number of steps, nothing was tried and `correct` says nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,38 +113,62 @@ class PGD:
         return BALLS[self.norm].start(normal, uniform, self.radius)
 
     def perturb(self, model: nn.Module, images: Images, labels: Labels, start: Images) -> Images:
-        """The attacked images.
+        """The images of `attack`."""
+        return self.attack(model, images, labels, start).images
+
+    def attack(
+        self,
+        model: nn.Module,
+        images: Images,
+        labels: Labels,
+        start: Images,
+        *,
+        within: Callable[[Images], Images] | None = None,
+        clip: bool = True,
+    ) -> Attacked:
+        """The attacked images, and how often there was no way to go.
+
+        Where the gradient has no direction (it is zero or not finite) the image stays at the last point that
+        it reached.
 
         Args:
             model: a classifier.
             images: (n, c, h, w) in [0, 1].
             labels: the classes whose probability is driven down.
             start: perturbations to begin from; parts outside the ball are cut off.
+            within: a linear projection of vectors of these images, to which steps keep; `start` must obey it.
+            clip: whether attacked images stay in [0, 1]; a projection may have to leave it.
 
         Returns:
-            Images in [0, 1], each at a distance of at most `radius` from its original.
+            Images, each at a distance of at most `radius` from its original, and the numbers of steps without
+            a direction.
         """
+        stalled = torch.zeros(len(images), dtype=torch.long, device=images.device)
         if self.radius == 0:
-            return images.detach().clone()
+            return Attacked(images.detach().clone(), stalled)
         ball, length = BALLS[self.norm], self.relative_step * self.radius / self.steps
-        delta = self._into_ball(images, start)
+        delta = self._into_ball(images, start, clip)
         with evaluating(model), weights_at_rest(model), cheaper_derivatives(model):
             for _ in range(self.steps):
-                gradient = loss_gradient(model, images + delta, labels)
-                delta = self._into_ball(images, delta + ball.step(gradient, length))
+                gradient = ascent_direction(model, images + delta, labels)
+                gradient = zero_unless_directed(gradient if within is None else within(gradient))
+                delta = self._into_ball(images, delta + ball.step(gradient, length), clip)
+                stalled += ~has_direction(gradient)
         # The sum is rounded to half a last digit in each pixel, which must not carry it out of the ball.
         pixels = images[0].numel() if self.norm == "l2" else 1
         slack = pixels**0.5 * torch.finfo(images.dtype).eps / 4
-        return images + ball.project(delta, max(0.0, self.radius - slack))
+        return Attacked(images + ball.project(delta, max(0.0, self.radius - slack)), stalled)
 
     def __call__(self, model: nn.Module, images: Images, labels: Labels, draws: torch.Generator) -> Images:
         """The attacked images, from a random start."""
         return self.perturb(model, images, labels, self.start(images, draws))
 
-    def _into_ball(self, images: Images, delta: Images) -> Images:
+    def _into_ball(self, images: Images, delta: Images, clip: bool) -> Images:
         """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
         project = BALLS[self.norm].project
         within = project(delta, self.radius)
+        if not clip:
+            return within
         # Cut once more: the rounding of the sums may have put it a hair outside the ball.
         return project((images + within).clamp(0, 1) - images, self.radius)
 
@@ -145,12 +186,14 @@ def weights_at_rest(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def loss_gradient(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:
-    """The gradient of each image's cross-entropy with respect to the image, and nothing else's."""
+def ascent_direction(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:
+    """Where each image's cross-entropy rises: the gradient of the log-odds against its label.
+
+    It is the gradient of the loss over 1 − p, so that it does not vanish where p rounds to 1.
+    """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        loss = cross_entropy(model(images), labels, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
+        return torch.autograd.grad(log_odds_against(model(images), labels).sum(), images)[0]
 
 
 def robust_correct(
@@ -163,11 +206,26 @@ def robust_correct(
     batch_size: int = 256,
 ) -> PerImage:
     """1 where the model still names the label under attack, else 0; not changed by `batch_size`."""
+    return attack_outcome(model, images, labels, attack, draws, batch_size=batch_size).correct
+
+
+def attack_outcome(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    attack: PGD,
+    draws: torch.Generator,
+    *,
+    batch_size: int = 256,
+) -> Outcome:
+    """Whether the model still names each label under attack, and whether there was an attack."""
     start = attack.start(images, draws)
     parts = zip(images.split(batch_size), labels.split(batch_size), start.split(batch_size), strict=True)
-    return torch.cat(
-        [(predict(model, attack.perturb(model, x, y, s)).argmax(1) == y).float() for x, y, s in parts]
-    )
+    found = []
+    for x, y, s in parts:
+        attacked = attack.attack(model, x, y, s)
+        found.append(Outcome((predict(model, attacked.images).argmax(1) == y).float(), attacked.stalled))
+    return Outcome(*(torch.cat(column) for column in zip(*found, strict=True)))
 
 
 def _interval(x: Tensor, radius: float) -> tuple[float, float]:

@@ -63,4 +63,5 @@ class GradientAlignment:
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
         losses, gradient = loss_and_gradient(model, batch)
-        return losses + self.strength * (1 - cosines(-gradient, self.directions[batch.index]))
+        alignment = cosines(-gradient, self.directions[batch.index])
+        return losses + self.strength * (1 - alignment.nan_to_num())  # no direction counts as a right angle

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from pags.arrays import Images, Labels, Logits, PerImage
 from pags.data.batches import Batch
@@ -13,6 +13,29 @@ from pags.errors import UsageError
 from pags.training.derivatives import cheaper_derivatives
 
 Penalised = Literal["loss", "true-logit", "log-probability"]
+
+FAINTEST = 1e-30
+"""What 1 − p counts as in a gradient where it is less, so that a direction survives in float32."""
+
+
+def log_odds_against(logits: Logits, labels: Labels) -> PerImage:
+    """log((1 − p) / p) for the probability p of each label: logsumexp of the other logits − z_y.
+
+    The loss and −log p are increasing functions of it, so that its gradient has their direction. Unlike
+    theirs it loses nothing where p rounds to 1: 1 − p is never formed.
+    """
+    return logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1) - _true_logit(logits, labels)
+
+
+def label_loss(logits: Logits, labels: Labels) -> PerImage:
+    """−log p of each label, the cross-entropy, as log(1 + exp(log-odds against it)).
+
+    `torch.nn.functional.cross_entropy` has p − 1 in its gradient, which float32 rounds to nothing from a
+    margin of about 16 on, so that the own class is missing from it. Here the gradient is that of the log-odds
+    times 1 − p, to full relative precision; below `FAINTEST` that factor stays where it is.
+    """
+    odds = log_odds_against(logits, labels)
+    return FAINTEST * (odds - odds.detach()) - logsigmoid(-odds)
 
 
 def check_strength(strength: float, *, what: str = "a strength") -> None:
@@ -32,13 +55,9 @@ def loss_and_gradient(
     with cheaper_derivatives(model) as rules:
         logits = model(images)
         losses = cross_entropy(logits, batch.labels, reduction="none")
-        values = losses if penalised == "loss" else PENALISED[penalised](logits, batch.labels)
+        values = PENALISED[penalised](logits, batch.labels)
         with rules.of_inputs_alone():
             return losses, torch.autograd.grad(values.sum(), images, create_graph=True)[0]
-
-
-def _loss(logits: Logits, labels: Labels) -> PerImage:
-    return cross_entropy(logits, labels, reduction="none")
 
 
 def _true_logit(logits: Logits, labels: Labels) -> PerImage:
@@ -46,11 +65,11 @@ def _true_logit(logits: Logits, labels: Labels) -> PerImage:
 
 
 def _log_probability(logits: Logits, labels: Labels) -> PerImage:
-    return _true_logit(log_softmax(logits, 1), logits.argmax(1))
+    return -label_loss(logits, logits.argmax(1))
 
 
 PENALISED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "loss": _loss, "true-logit": _true_logit, "log-probability": _log_probability,
+    "loss": label_loss, "true-logit": _true_logit, "log-probability": _log_probability,
 }  # fmt: skip
 
 
