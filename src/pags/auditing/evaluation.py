@@ -143,14 +143,15 @@ class EvaluationSet:
         if conditional is None:
             conditional = denoiser is not None and knows_classes(denoiser)
         device, upsample_to = data.pixels.device, asked.upsample_to or None
-        found = tuple(
-            _metric(m, device, upsample_to) for m in (asked.metrics if metrics is None else metrics)
-        )
+        wanted = asked.metrics if metrics is None else metrics
+        found = tuple(_metric(m, device, upsample_to) for m in wanted)
+        sources = {m.name: metric_entry(w).source for m, w in zip(found, wanted, strict=True)}
         asked = asked.for_images(data.images[:1].numel())
         targets = {short_name(target): get_target(target) for target in asked.targets}
         made = cls(
-            data, asked, tangent, denoiser, second, size, conditional, found, targets, keep or Memory()
-        )
+            data, asked, tangent, denoiser, second, size, conditional, found, targets, sources,
+            keep or Memory(),
+        )  # fmt: skip
         made.check()
         return made
 
