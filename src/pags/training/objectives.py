@@ -17,7 +17,7 @@ from pags.data.batches import Batch
 from pags.errors import UsageError
 from pags.training.attack import PGD, Norm
 from pags.training.gradients import PENALISED, Penalised, check_strength, draw_radius, loss_and_gradient
-from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm
+from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm, ReleaseSmoothness
 
 Preset = Literal["ours", "paper", "release"]
 PRESETS: tuple[Preset, ...] = ("ours", "paper", "release")
@@ -160,7 +160,8 @@ def make_objective(
         smoothness_sigma: the noise's standard deviation in "smoothness".
         penalised: whose gradient "gradient-norm" penalises.
         preset: "ours"; "paper" penalises the true logit where `penalised` is left at "loss" (B.1 has f, not
-            the loss); "release" attacks and penalises as the paper's released code (docs/choices.md, 1–6).
+            the loss); "release" attacks and penalises as the paper's released code (docs/choices.md, 1–6, 23,
+            24).
 
     Raises:
         UsageError: an unknown name or preset, a strength below zero, or options that a preset does not have.
@@ -172,6 +173,8 @@ def make_objective(
     check_strength(strength)
     if strength == 0 or name == "cross-entropy":
         return CrossEntropy()
+    if preset == "release" and name == "smoothness":
+        return ReleaseSmoothness(strength, smoothness_sigma)
     if preset == "release" and name in ("pgd", "gradient-norm"):
         return _release_objective(name, strength, attack_steps, relative_step, norm, radii, penalised)
     if preset == "paper" and penalised == "loss":
