@@ -150,8 +150,8 @@ def test_random_phases_keep_the_spectrum_and_nothing_else(shape: tuple[int, int,
     found = phase_randomised(x, seed=0)
     torch.testing.assert_close(torch.fft.fft2(found).abs(), torch.fft.fft2(x).abs())
     torch.testing.assert_close(found.mean((2, 3)), x.mean((2, 3)))
-    apart = x - x.mean((2, 3), keepdim=True), found - found.mean((2, 3), keepdim=True)
-    cosine = torch.nn.functional.cosine_similarity(*(each.flatten(1) for each in apart))
+    a, b = ((v - v.mean((2, 3), keepdim=True)).flatten(1) for v in (x, found))
+    cosine = torch.nn.functional.cosine_similarity(a, b)
     assert abs(float(cosine.mean())) < 0.2
     if shape[0] == 3:  # colours keep together: the products of two channels' transforms stay
         before, after = torch.fft.fft2(x), torch.fft.fft2(found)

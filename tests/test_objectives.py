@@ -37,7 +37,7 @@ from pags.training.objectives import (
     Smoothness,
     make_objective,
 )
-from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm
+from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm, ReleaseSmoothness
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -399,6 +399,7 @@ def test_options_lead_to_objectives() -> None:
     release = make_objective("pgd", 0.5, attack_steps=3, relative_step=2.0, preset="release")
     assert release == ReleaseAdversarialTraining(0.5, 3, 2.0)
     assert make_objective("smoothing", 0.5, preset="release") == RandomisedSmoothing(0.5)
+    assert make_objective("smoothness", 0.5, preset="release") == ReleaseSmoothness(0.5, 0.1)
     assert make_objective("cross-entropy", 0.5) == CrossEntropy()
 
 

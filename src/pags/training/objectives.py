@@ -18,7 +18,7 @@ from pags.errors import PagsError, UsageError
 from pags.plugins import Plugin, as_plugin, failed, is_plugin
 from pags.training.attack import PGD, Norm
 from pags.training.gradients import PENALISED, Penalised, check_strength, draw_radius, loss_and_gradient
-from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm
+from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm, ReleaseSmoothness
 
 Preset = Literal["ours", "paper", "release"]
 PRESETS: tuple[Preset, ...] = ("ours", "paper", "release")
@@ -192,6 +192,11 @@ def _gradient_norm(strength: float, options: Options) -> Objective:
     return GradientNorm(strength, penalised)
 
 
+def _smoothness(strength: float, options: Options) -> Objective:
+    kind = ReleaseSmoothness if options.preset == "release" else Smoothness
+    return kind(strength, options.smoothness_sigma)
+
+
 def _pgd(strength: float, options: Options) -> Objective:
     if options.preset == "release":
         _check_release(options)
@@ -225,7 +230,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
         reads=("attack_steps", "relative_step", "norm", "radii"), strong_in_release=100.0,
     ),
     "smoothness": ObjectiveEntry(
-        lambda strength, options: Smoothness(strength, options.smoothness_sigma),
+        _smoothness,
         "Smoothness penalty", "λ", (0.01, 0.1, 1, 10, 100),
         cost=lambda attack_steps: 6.0, reads=("smoothness_sigma",), strong=10.0,
     ),
@@ -299,7 +304,8 @@ def make_objective(
         smoothness_sigma: the noise's standard deviation in "smoothness".
         penalised: whose gradient "gradient-norm" penalises.
         preset: "ours"; "paper" penalises the true logit where `penalised` is left at "loss" (B.1 has f, not
-            the loss); "release" attacks and penalises as the paper's released code (docs/choices.md, 1–6).
+            the loss); "release" attacks and penalises as the paper's released code (docs/choices.md, 1–6, 23,
+            24).
 
     Raises:
         UsageError: an unknown name or preset, a strength below zero, or options that a preset does not have.

@@ -1,11 +1,10 @@
-"""Adversarial training and the gradient penalty as the paper's released code has them (docs/choices.md, 1–6).
+"""Adversarial training and the penalties of the paper's released code (docs/choices.md, 1–6, 23, 24).
 
 The attack's ball is one ball around the whole batch: norms are those of all its pixels together, so an image
-moves by about epsilon/√B. The attack starts from uniform positive noise of length epsilon/2. The network
-stays in training mode, so BatchNorm's statistics move at each of its steps; and its backward passes add to
-the weights' gradients, which the training step then uses. Two details are ours, as the table leaves them
-open: an attacked pixel is cut to [0, 1] after each projection, and the loss whose gradients stay in the
-weights is the batch's mean.
+moves by about epsilon/√B, and no pixel is cut to [0, 1]. The attack starts from uniform positive noise of
+length epsilon/2. The network stays in training mode, so BatchNorm's statistics move at each of its steps; and
+its backward passes add to the weights' gradients, which the training step then uses. One detail is ours, as
+the table leaves it open: the loss whose gradients stay in the weights is the batch's mean.
 """
 
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ class ReleaseAdversarialTraining:
         return cross_entropy(model(attacked), batch.labels, reduction="none")
 
     def attacked(self, model: nn.Module, batch: Batch, draws: torch.Generator, radius: float) -> Images:
-        """The attacked images; adds the gradients of `steps` mean losses to the weights' `.grad`."""
+        """The attacked images, in no range; the gradients of `steps` mean losses are added to `.grad`."""
         positive = (1 + torch.erf(batch.normal(draws) / 2**0.5)) / 2  # Φ(z) is uniform in [0, 1]
         delta = _scaled(positive, radius / 2, batch)
         length = self.relative_step * radius / self.steps
@@ -62,7 +61,6 @@ class ReleaseAdversarialTraining:
             (losses.sum() / _rows(batch)).backward()
             assert images.grad is not None
             delta = _within(delta + _scaled(images.grad, length, batch), radius, batch)
-            delta = (batch.images + delta).clamp(0, 1) - batch.images
         return (batch.images + delta).detach()
 
 
@@ -85,6 +83,28 @@ class ReleaseGradientNorm:
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
         losses, gradient = loss_and_gradient(model, batch)
         return losses + PENALTY_FACTOR * self.strength / _rows(batch) ** 2 * dots(gradient, gradient)
+
+
+@dataclass(frozen=True)
+class ReleaseSmoothness:
+    """l(f(x), y) + λ E‖f(x + ε) − f(x)‖² in two forward passes, between which BatchNorm sees each half alone.
+
+    Args:
+        strength: λ, at least 0.
+        sigma: the noise's standard deviation for images in [0, 1].
+    """
+
+    strength: float
+    sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+        check_strength(self.sigma, what="a noise level")
+
+    def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
+        clean = model(batch.images)
+        change = model(batch.images + self.sigma * batch.normal(draws)) - clean
+        return cross_entropy(clean, batch.labels, reduction="none") + self.strength * dots(change, change)
 
 
 def _scaled(x: Images, length: float, batch: Batch) -> Images:
