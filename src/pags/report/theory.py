@@ -15,6 +15,7 @@ TITLES = {
     "theorem_2": "Theorem 2",
     "argument_1": "Argument 1",
     "argument_2": "Argument 2",
+    "two_layer": "Two-layer networks",
     "bayes_gradient": "Bayes gradient",
 }
 LOOKS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (GREY, "x", ":"))
@@ -39,6 +40,7 @@ def draw_theory(record: Record, store: Store) -> list[Path]:
         "theorem_2": theorem_2,
         "argument_1": argument_1,
         "argument_2": argument_2,
+        "two_layer": two_layer,
         "bayes_gradient": bayes_gradient,
     }
     files = []
@@ -159,6 +161,28 @@ def argument_2(curves: Record) -> Figure:
     decay.minorticks_off()
     decay.set_xticks(curves["sizes"], [f"{size:,}" for size in curves["sizes"]])
     decay.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), labelspacing=1, title="distractor")
+    return figure
+
+
+@styled
+def two_layer(curves: Record) -> Figure:
+    """Gradients on and off the data's subspace after training, and what a step off it does."""
+    networks = curves["networks"]
+    figure, axes = new_figure(1, 2, width=10, height=3.6)
+    norms, flips = axes[0]
+    for axis, what, label, look in (
+        (norms, "on", "on the subspace", LOOKS[0]), (norms, "off", "off the subspace", LOOKS[1]),
+        (flips, "flipped", "labels changed off the subspace", LOOKS[1]),
+        (flips, "accuracy", "accuracy", LOOKS[3]),
+    ):  # fmt: skip
+        found = [[run[what] for run in runs] for runs in networks.values()]
+        points = [{"estimate": median(v), "low": min(v), "high": max(v)} for v in found]
+        _band(axis, range(len(points)), points, look, label)
+    norms.set(yscale="log", ylabel="mean norm of the gradient")
+    flips.set(ylim=(-0.03, 1.03), ylabel="share of test points")
+    for axis in (norms, flips):
+        axis.set_xticks(range(len(networks)), [_wrapped(name) for name in networks])
+        axis.legend(loc="best")
     return figure
 
 
