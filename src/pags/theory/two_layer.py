@@ -2,9 +2,10 @@
 
 Each step of gradient descent moves the first layer's weights within the span of the data. What lies off it at
 the initialisation stays, and with it a gradient that depends on nothing that was learned. A small
-initialisation or weight decay takes it away (Melamed, Yehudai and Vardi, Adversarial examples exist in two-layer
-ReLU networks for low-dimensional linear subspaces, 2023, arXiv 2303.00783). This is Argument 2 for networks that
-are not linear.
+initialisation or weight decay takes it away. This is Argument 2 for networks that are not linear.
+
+Source: O. Melamed, G. Yehudai and G. Vardi, Adversarial examples exist in two-layer ReLU networks for
+low-dimensional linear subspaces, 2023 (arXiv 2303.00783).
 """
 
 import math
