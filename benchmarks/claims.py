@@ -38,7 +38,7 @@ SIZES = {
     "paper": (2000, 31, 10),
 }
 """Images, strengths, seeds."""
-RUNS = {"demo": 200, "laptop": 100, "laptop, two seeds": 60, "paper": 20}
+RUNS = {"demo": 200, "laptop": 100, "laptop, two seeds": 60, "paper": 10}
 TASKS = ("synthesis-from-noise", "synthesis-from-class", "denoising", "in-painting", "super-resolution")
 
 
@@ -173,16 +173,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "claims.json")
     arguments = parser.parse_args()
     kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    found = {"before": kept.get("before", {}), "after": {}}
+    found = {"before": kept.get("before", {}), "after": {}, "runs": {}}
     for name, truth, training in (
         ("null", null, 1.0), ("null, twice the training noise", null, 2.0), ("power", paper, 1.0)
     ):  # fmt: skip
         for size in SIZES:
             runs = RUNS[size] // (10 if arguments.quick else 1)
             found["after"].setdefault(name, {})[size] = rates(truth, size, runs, training)
+            found["runs"].setdefault(name, {})[size] = runs
             show(name, size, runs, found)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def show(

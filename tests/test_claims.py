@@ -387,3 +387,11 @@ def test_judge_names_what_a_statistic_lacks() -> None:
     networks = Networks([{"net": {"x": torch.rand(10)}}], value(), 1)
     missing = Claim("a", "p", "s", "r", lambda m, chosen: [m.of("other", "x")])
     assert judge(missing, "s", networks).notes[-1] == "needs the network 'other'"
+
+
+def test_the_docs_list_every_claim() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "claims.md").read_text()
+    assert [
+        c.key for c in CLAIMS if f"`{c.key.removeprefix('bayes-')}`" not in text and f"`{c.key}`" not in text
+    ] == []
+    assert len({c.key for c in CLAIMS}) == len(CLAIMS)

@@ -12,9 +12,9 @@ from pags.data.worlds import World
 from pags.measure.gradients import input_gradient
 from pags.seeds import derive, seeded_construction
 from pags.store import Record
-from pags.theory.models import perceptron
+from pags.theory.models import perceptron, small_plan
 from pags.theory.rows import over_seeds, part, row
-from pags.training.fit import Plan, fit
+from pags.training.fit import fit
 from pags.training.objectives import GradientNorm
 
 PLACE = "Argument 1 (3.3)"
@@ -67,14 +67,7 @@ def trace(world: World, data: ImageSet, strength: float, seed: int, epochs: int)
     with seeded_construction(seed, "argument 1"):
         model = perceptron(world.shape, world.classes, nn.Softplus(beta=10))
     basis = world.tangent_basis(data.images).float()
-    plan = Plan(
-        epochs=epochs,
-        batch_size=64,
-        optimizer="adam",
-        learning_rate=2e-3,
-        schedule="constant",
-        weight_decay=0,
-    )
+    plan = small_plan(epochs, learning_rate=2e-3, schedule="constant", weight_decay=0)
     seen = [_look(model, data, basis)]
     for _ in fit(model, GradientNorm(strength), data, plan, seed=seed):
         seen.append(_look(model, data, basis))

@@ -19,10 +19,9 @@ from pags.measure.gradients import input_gradient
 from pags.measure.robustness import off_manifold_share
 from pags.seeds import derive, generator, seeded_construction
 from pags.store import Record
-from pags.theory.models import perceptron
+from pags.theory.models import perceptron, small_plan, trained
 from pags.theory.rows import over_seeds, part, row
 from pags.training.controls import GradientAlignment, PartialGradientNorm
-from pags.training.fit import Plan, fit
 from pags.training.objectives import CrossEntropy, Objective, make_objective
 
 PLACE = "4.2 and limitation 2 (5)"
@@ -105,9 +104,7 @@ def _measured(
 ) -> Found:
     with seeded_construction(seed, "bayes alignment"):
         model = perceptron(world.shape, world.classes, nn.Softplus(beta=10))
-    plan = Plan(epochs=epochs, batch_size=64, optimizer="adam", learning_rate=3e-3, weight_decay=0)
-    for _ in fit(model, objective, data, plan, seed=seed):
-        pass
+    trained(model, objective, data, small_plan(epochs, weight_decay=0), seed)
     gradient = input_gradient(model, test.images, "log-probability", test.labels, batch_size=len(test.images))
     return {
         "accuracy": float(correct(model, test.images, test.labels).mean()),

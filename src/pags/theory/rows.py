@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pags.arrays import PerImage
-from pags.claims import CONTRADICTED, SUPPORTED, UNDECIDED
+from pags.claims import UNDECIDED, verdict
 from pags.measure.statistics import Interval, interval
 from pags.store import Record
 
@@ -41,13 +41,19 @@ def row(
     """
     return {
         "claim": key, "place": place, "statement": statement, "rule": rule, "expected": expected,
-        **found.to_record(), "verdict": _verdict(found, above, below),
+        **found.to_record(), "verdict": verdict(found.low, found.high, above=above, below=below),
     }  # fmt: skip
 
 
 def part(rows: Sequence[Record], **curves: Any) -> Record:
     """The rows of one theorem or argument, and the numbers its figure is drawn from."""
     return {"rows": list(rows), "curves": curves}
+
+
+def withheld(checked: Record, why: str) -> Record:
+    """A part whose trainings are too short for verdicts: estimates and curves, and the reason in each row."""
+    rows = [each | {"verdict": UNDECIDED, "note": f"withheld: {why}"} for each in checked["rows"]]
+    return checked | {"rows": rows}
 
 
 def exactly(value: float) -> Interval:
@@ -76,9 +82,3 @@ def slope(x: Tensor, y: Tensor) -> Tensor:
     u, v = x.double().log(), y.double().clamp_min(1e-300).log()
     u = u - u.mean()
     return (v * u).sum(-1) / u.square().sum()
-
-
-def _verdict(found: Interval, above: float, below: float) -> str:
-    if found.low > above and found.high < below:
-        return SUPPORTED
-    return CONTRADICTED if found.high < above or found.low > below else UNDECIDED

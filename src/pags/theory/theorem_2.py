@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 
 from pags.arrays import Images, Labels, PerImage, dots
+from pags.claims import TANGENT
 from pags.data.worlds import World
 from pags.measure.robustness import off_manifold_share
 from pags.measure.statistics import Interval
@@ -21,7 +22,6 @@ from pags.store import Record
 from pags.theory.rows import exactly, over_images, part, row
 
 PLACE = "Theorem 2 (3.2, A)"
-TANGENT = 0.1  # the most energy off the manifold with which a vector still counts as tangent
 
 
 def theorem_2(
