@@ -11,7 +11,8 @@ from pags.records import ModelRecord, Record
 ROW = 3
 """Panels of a row."""
 TASK_AXES = {
-    "named": "share recognised as the target", "psnr": "PSNR in dB", "lpips": "LPIPS distance (lower is closer)"
+    "named": "Share recognised as the target", "psnr": "PSNR in dB",
+    "lpips": "LPIPS distance (lower is closer)",
 }  # fmt: skip
 
 
@@ -19,8 +20,8 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
     """Change of the output over the norm of the perturbation, a panel per model; None without a manifold."""
     panels = [_robustness(model) for model in models if f"on {model['settings']['norm']:g}" in model["means"]]
     caption = (
-        "How much the output changes under perturbations of one l2 norm: random directions split at the tangent "
-        "space, both halves scaled to the norm. Bands are 95 % intervals."
+        "How much the output changes under perturbations of one l2 norm: random directions split at the "
+        "tangent space, both halves scaled to the norm. Bands are 95 % intervals."
     )
     return curves(caption, _in_rows(panels), title="Robustness on and off the manifold") if panels else None
 
@@ -56,8 +57,8 @@ def similarity(models: Sequence[ModelRecord]) -> FigureData | None:
 
 
 READ = (
-    "Read a diamond against its reference values: the floor (noise), another image's score, the untrained network, "
-    "and the ceiling (a second estimate of the score). Bars are 95 % intervals."
+    "Read a diamond against its reference values: the floor (noise), another image's score, the untrained "
+    "network, and the ceiling (a second estimate of the score). Bars are 95 % intervals."
 )
 
 
@@ -112,8 +113,8 @@ def gallery(panels: Mapping[str, Tensor], model: ModelRecord) -> FigureData | No
         if name in panels
     ]
     caption = (
-        f"The most (left) and the least (right) aligned images; gradients of the {target_title(settings['targets'][0])}, "
-        f"with their {metric_title(settings['metrics'][0])}."
+        "The most (left) and the least (right) aligned images; gradients of the "
+        f"{target_title(settings['targets'][0])}, with their {metric_title(settings['metrics'][0])}."
     )
     return grid(caption, lines, title="Best and worst aligned images")
 
@@ -133,7 +134,7 @@ def generated(record: Record) -> list[FigureData]:
                         point if bool(model["control"]) == control else None
                         for model, point in zip(models, points(models, f"{task}: {measure}"), strict=True)
                     ])
-                    for label, style, control in (("model", "first", False), ("control", "any", True))
+                    for label, style, control in (("model", "first", False), ("control", "sixth", True))
                 ],
                 references={"before following the gradient": starts[f"{task}: {measure}"]}, sideways=True,
             )
@@ -141,7 +142,7 @@ def generated(record: Record) -> list[FigureData]:
         ]  # fmt: skip
         if panels:
             caption = "Dots with 95 % intervals over images; the same images and seeds for all models."
-            found.append(curves(caption, _in_rows(panels), title=axis.capitalize()))
+            found.append(curves(caption, _in_rows(panels), title=axis))
     return found
 
 
