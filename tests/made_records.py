@@ -58,8 +58,9 @@ def model(
         for place, metric in enumerate(metrics):
             column, by = f"{metric} {target}", 0.2 * place
             means |= {
-                column: about(peak - by), f"shuffled {column}": about(0.28 - by), f"control {column}": about(0.2 - by),
-                f"smooth 0.1 {column}": about(peak + 0.05 - by), f"shuffled smooth 0.1 {column}": about(0.3 - by),
+                column: about(peak - by), f"shuffled {column}": about(0.28 - by),
+                f"control {column}": about(0.2 - by), f"smooth 0.1 {column}": about(peak + 0.05 - by),
+                f"shuffled smooth 0.1 {column}": about(0.3 - by),
                 f"floor {metric} {kind}": about(0.15 - by), f"ceiling {metric} {kind}": about(0.8 - by),
             }  # fmt: skip
     ratios = {f"off/on {norm:g}": about(1.3 - 0.25 * step) for norm in NORMS} | {
@@ -101,7 +102,8 @@ def sweep_record(
     """What finished sweeps say; an objective that is not ours is called as a user called it."""
     lines: list[SweepLine] = []
     models = [model("untrained", 0, targets=targets, metrics=metrics),
-              model("standard", 0, targets=targets, metrics=metrics, objective=objectives[0], strength=0.0)]  # fmt: skip
+              model("standard", 0, targets=targets, metrics=metrics, objective=objectives[0], strength=0.0),
+              ]  # fmt: skip
     for objective in objectives:
         title, symbol = TITLES.get(objective, (f"My {objective}", "τ"))
         lines.append({"objective": objective, "strengths": list(strengths), "title": title, "symbol": symbol})
@@ -174,7 +176,8 @@ def claims(objectives: Sequence[str] = OBJECTIVES) -> list[ClaimRecord]:
     found = [claim(key, name, "supported") for name in objectives for key in keys]
     note = "The smallest gain stands at the last strength."
     return [
-        *found, claim("synthesis", "pgd 0.6", "contradicted", note=note), claim("on-signal", "null bar", "undecided")
+        *found, claim("synthesis", "pgd 0.6", "contradicted", note=note),
+        claim("on-signal", "null bar", "undecided"),
     ]  # fmt: skip
 
 
@@ -185,7 +188,8 @@ def reproduction_record(parts: Sequence[str], figures: Sequence[str]) -> Reprodu
     """What ran."""
     return {
         "command": "pags reproduce 1 3 --data patterns --scale smoke", "scale": "smoke",
-        "settings": {"sweep": {"data": "patterns", "seed": 5}}, "parts": list(parts), "figures": list(figures),
+        "settings": {"sweep": {"data": "patterns", "seed": 5}}, "parts": list(parts),
+        "figures": list(figures),
         "data": data_record() if "sweep" in parts else None, "claims": claims(), "made": MADE,
     }  # fmt: skip
 
@@ -211,7 +215,7 @@ def audit_record(names: Sequence[str] = ("standard", "robust")) -> AuditRecord:
 
 def audit_tensors(record: AuditRecord) -> dict[str, Tensor]:
     """The pictures of an audit, four images for each model."""
-    found = {}
+    found: dict[str, Tensor] = {}
     shape = record["data"]["shape"]
     for place in range(len(record["models"])):
         draws, pixels = seeded(place), strokes(4, shape)
@@ -230,7 +234,7 @@ def generation_record(models: Sequence[str] = ("untrained", "standard", "pgd 0.6
     """What following gradients made."""
 
     def means(step: int) -> dict[str, IntervalRecord]:
-        found = {}
+        found: dict[str, IntervalRecord] = {}
         for task in TASKS:
             names = (
                 {"named": 0.1 + 0.3 * step}
@@ -333,7 +337,8 @@ def theory_record() -> Record:
             "decays": dict.fromkeys(("correlated", "leaking", "uncorrelated"), runs),
         },
         "bayes_gradient": {
-            "strengths": {"pgd": [0, 1, 2]}, "runs": [{"pgd": points}, {"pgd": points}], "bayes_accuracy": 0.97
+            "strengths": {"pgd": [0, 1, 2]}, "runs": [{"pgd": points}, {"pgd": points}],
+            "bayes_accuracy": 0.97,
         },
     }  # fmt: skip
     rows = [

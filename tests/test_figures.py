@@ -1,6 +1,5 @@
 """The figures: rows of one table, true to their records, with what a user brings; and how they are drawn."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +195,7 @@ def test_what_is_not_defined_is_left_out() -> None:
     points = found["panels"][0][0]["series"][0]["points"]
     points[1], points[2] = None, {"estimate": None, "low": None, "high": None}
     line = draw_curves(found).axes[0].lines[0]
-    assert [math.isnan(value) for value in line.get_ydata()] == [False, True, True, False]
+    assert np.isnan(np.asarray(line.get_ydata())).tolist() == [False, True, True, False]
 
 
 def test_columns_have_the_scale_of_the_whole_figure(parts: Any) -> None:
@@ -216,7 +215,8 @@ def test_columns_have_the_scale_of_the_whole_figure(parts: Any) -> None:
 def test_regimes_are_shaded_and_a_border_halves_its_tick() -> None:
     regimes = ["weak", "weak / Bayes-aligned", "excessive", "excessive"]
     axis = draw_curves(long_panel(4, regimes=regimes).record).axes[0]
-    spans = [(p.get_x(), p.get_x() + p.get_width()) for p in axis.patches]
+    patches: list[Any] = list(axis.patches)
+    spans = [(p.get_x(), p.get_x() + p.get_width()) for p in patches]
     assert spans == [(-0.5, 1.0), (1.0, 1.5), (1.5, 3.5)]
     assert [text.get_text() for text in axis.texts] == ["weak", "excessive"]  # where there is room
 
@@ -233,8 +233,12 @@ def test_vectors_have_one_scale_and_zero_in_the_middle(channels: int) -> None:
 
 
 DICHROMATS = {  # Machado, Oliveira and Fernandes 2009, severity 1, of linear RGB
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]
+    ],
 }  # fmt: skip
 
 

@@ -590,7 +590,7 @@ def test_printing_keeps_the_pictures_and_drops_the_controls(page: Any) -> None:
 def test_every_page_fits_a_phone_and_nothing_is_cut(
     browser: Any, pages: Written, kind: str, scheme: str
 ) -> None:
-    """No sideways scrolling of the page; what is wider than its box can be scrolled, with the keyboard too."""
+    """No sideways scrolling of the page; what is wider than its box can be scrolled, by keyboard too."""
     context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
     opened = context.new_page()
     opened.goto(pages[kind][1][-1].as_uri())
@@ -598,14 +598,15 @@ def test_every_page_fits_a_phone_and_nothing_is_cut(
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
     cut = """() => [...document.querySelectorAll("main *:not(svg *)")].filter(each => {
         const style = getComputedStyle(each);
-        return each.scrollWidth > each.clientWidth + 1 && style.overflowX === "hidden" && each.clientWidth > 1; })
+        return each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 1
+            && style.overflowX === "hidden"; })
         .map(each => each.outerHTML.slice(0, 80))"""
     assert opened.evaluate(cut) == []
     alone = (
         """() => [...document.querySelectorAll(".scroll, pre")].filter(each => each.tabIndex < 0).length"""
     )
     assert opened.evaluate(alone) == 0
-    # Text in a drawing of curves keeps nearly its natural size: 9 points of which a phone shows at least 10 px.
+    # Text in a drawing of curves, of 9 points, keeps nearly its natural size: at least 10 px.
     shrunk = """() => [...document.querySelectorAll(".drawings svg")].map(each =>
         each.getBoundingClientRect().width / parseFloat(each.style.getPropertyValue("--natural")))"""
     assert min([1.0, *opened.evaluate(shrunk)]) > 0.85

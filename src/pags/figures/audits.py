@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from pags.figures.kinds import FigureData, Line, Panel, Series, curves, grid
-from pags.figures.sweeps import metric_title, points, reference, target_title
-from pags.records import ModelRecord, Record
+from pags.figures.sweeps import SIDES, metric_title, points, reference, target_title
+from pags.records import IntervalRecord, ModelRecord, Record
 
 ROW = 3
 """Panels of a row."""
@@ -27,33 +27,20 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
 
 
 def _robustness(model: ModelRecord) -> Panel:
-    norms = model["settings"]["norms"]
-    labels = {
-        "on": "on the manifold", "off": "off the manifold", "any": "isotropic noise (chance level)"
-    }  # fmt: skip
+    ticks = [f"{norm:g}" for norm in model["settings"]["norms"]]
     series = [
-        Series(label, part, [model["means"].get(f"{part} {norm:g}") for norm in norms])
-        for part, label in labels.items()
+        Series(label, part, [model["means"].get(f"{part} {norm}") for norm in ticks])
+        for part, label in SIDES.items()
     ]
-    change = model["settings"].get("change", "softmax-l2")
-    ticks = [f"{norm:g}" for norm in norms]
-    x = "l2 norm of the perturbation"
-    return Panel(model["name"], x, ticks, f"output change ({change})", series, zero=True)
+    y = f"output change ({model['settings'].get('change', 'softmax-l2')})"
+    return Panel(model["name"], "l2 norm of the perturbation", ticks, y, series, zero=True)
 
 
 def similarity(models: Sequence[ModelRecord]) -> FigureData | None:
     """Similarity of the first target's gradients with the score, a panel per metric, a line per model."""
-    settings = models[0]["settings"]
-    compared = [m for m in models if m["settings"].get("compared with")]
-    if not compared:
-        return None
-    target, names = settings["targets"][0], [model["name"] for model in compared]
-    panels = [
-        _dots(metric_title(metric), metric, names, [(model, target) for model in compared])
-        for metric in settings["metrics"]
-    ]
+    target = models[0]["settings"]["targets"][0]
     title = f"Similarity of the gradients of the {target_title(target)} and the score"
-    return curves(READ, _in_rows(panels), title=title)
+    return _dotted({model["name"]: (model, target) for model in models}, title)
 
 
 READ = (
@@ -64,22 +51,27 @@ READ = (
 
 def targets(model: ModelRecord) -> FigureData | None:
     """The same for every target of one model."""
-    settings = model["settings"]
-    if not settings.get("compared with"):
+    pairs = {target_title(target): (model, target) for target in model["settings"]["targets"]}
+    return _dotted(pairs, "Similarity with the score for every target")
+
+
+def _dotted(rows: Mapping[str, tuple[ModelRecord, str]], title: str) -> FigureData | None:
+    """A panel per metric; None where nothing was compared with a score."""
+    known = {name: pair for name, pair in rows.items() if pair[0]["settings"].get("compared with")}
+    if not known:
         return None
-    names = [target_title(target) for target in settings["targets"]]
-    pairs = [(model, target) for target in settings["targets"]]
-    panels = [_dots(metric_title(metric), metric, names, pairs) for metric in settings["metrics"]]
-    return curves(READ, _in_rows(panels), title="Similarity with the score for every target")
+    metrics = next(iter(known.values()))[0]["settings"]["metrics"]
+    panels = [_dots(metric, list(known), list(known.values())) for metric in metrics]
+    return curves(READ, _in_rows(panels), title=title)
 
 
-def _dots(title: str, metric: str, names: Sequence[str], pairs: Sequence[tuple[ModelRecord, str]]) -> Panel:
+def _dots(metric: str, names: Sequence[str], pairs: Sequence[tuple[ModelRecord, str]]) -> Panel:
     columns = {
         "gradient": ("similarity", ""), "SmoothGrad": ("first", "smooth "),
         "another image's score": ("shuffled", "shuffled "), "untrained network": ("control", "control "),
     }  # fmt: skip
     series = [
-        Series(label, style, [smooth_or_plain(model, prefix, metric, target) for model, target in pairs])
+        Series(label, style, [_mean(model, prefix, f"{metric} {target}") for model, target in pairs])
         for label, (style, prefix) in columns.items()
     ]
     series += [
@@ -87,17 +79,15 @@ def _dots(title: str, metric: str, names: Sequence[str], pairs: Sequence[tuple[M
         for name in ("floor", "ceiling")
     ]
     known = [one for one in series if any(one.points)]
-    return Panel(title, "", names, f"{metric_title(metric)} with the score", known, sideways=True)
+    title = metric_title(metric)
+    return Panel(title, "", names, f"{title} with the score", known, sideways=True)
 
 
-def smooth_or_plain(model: ModelRecord, prefix: str, metric: str, target: str) -> Mapping[str, object] | None:
+def _mean(model: ModelRecord, prefix: str, column: str) -> IntervalRecord | None:
     """A mean by its prefix; SmoothGrad's column also names its noise."""
-    if prefix != "smooth ":
-        return model["means"].get(f"{prefix}{metric} {target}")
-    found = [
-        v for n, v in model["means"].items() if n.startswith(prefix) and n.endswith(f" {metric} {target}")
-    ]
-    return found[0] if found else None
+    known = [n for n in model["means"] if n.startswith(prefix) and n.endswith(f" {column}")]
+    plain = known[0] if prefix == "smooth " and known else f"{prefix}{column}"
+    return model["means"].get(plain)
 
 
 def gallery(panels: Mapping[str, Tensor], model: ModelRecord) -> FigureData | None:

@@ -23,9 +23,9 @@ def main_figure(record: SweepRecord) -> FigureData:
     rows.append([sweeps.accuracy_panel(record, line) for line in lines])
     caption = (
         f"Top: change of the output under perturbations of l2 norm {norm:g} on and off the manifold; larger "
-        "is less robust. Middle: similarity of input gradients and the score, between its floor (noise) and its "
-        "ceiling (a second estimate of the score), both of the standard network. Bottom: accuracy. Behind "
-        "the curves, the regime of each model. Bands: 95 % intervals over "
+        "is less robust. Middle: similarity of input gradients and the score, between its floor (noise) and "
+        "its ceiling (a second estimate of the score), both of the standard network. Bottom: accuracy. "
+        "Behind the curves, the regime of each model. Bands: 95 % intervals over "
         f"{'seeds and ' if seeds > 1 else ''}images ({seeds} seed{'s' if seeds > 1 else ''})."
     )
     return curves(caption, rows)
@@ -67,8 +67,9 @@ def at_two_resolutions(parts: Parts) -> FigureData:
     below = Panel("", "strength ε", ticks, "accuracy", accurate, limits=(0, 1.02))
     caption = (
         "Above: similarity of the gradient of the predicted class's logit and the score of that class; "
-        f"below: accuracy. Left, in the place of the paper's ImageNet: classifiers of {size} pixels, gradients "
-        f"scaled down to the score's {low}. Right, in the place of its ImageNet-64: strengths up to excessive."
+        f"below: accuracy. Left, in the place of the paper's ImageNet: classifiers of {size} pixels, "
+        f"gradients scaled down to the score's {low}. Right, in the place of its ImageNet-64: strengths up "
+        "to excessive."
     )
     rows = [[left, right], [below, sweeps.accuracy_panel(record, line)]]
     return curves(caption, rows)

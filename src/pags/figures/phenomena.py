@@ -46,8 +46,8 @@ def noise_robustness(parts: Parts) -> FigureData:
     )  # fmt: skip
     caption = (
         "Left: relative noise robustness, the ratio of the output's changes under noise on the signal and "
-        "on the distractor; above 1 the network is more robust on the distractor. Right, beyond the paper: the "
-        "share of the gradient's energy on the signal, also for other and for informative distractors."
+        "on the distractor; above 1 the network is more robust on the distractor. Right, beyond the paper: "
+        "the share of the gradient's energy on the signal, also for other and for informative distractors."
     )
     return curves(caption, [[ratios, _energy(record)]])
 

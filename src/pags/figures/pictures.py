@@ -10,9 +10,9 @@ OWN = (
 )
 SUM = (
     "Gradients of the sum of the logits beside the score of all classes, from no robustness (top) to "
-    "excessive robustness; each number is the {metric} of the gradient and the score of its image. Cross-entropy never "
-    "trains the sum of the last layer's rows, so this gradient is determined by the random initialisation; "
-    "gradients of single logits are in Figures 1, 6 and 14."
+    "excessive robustness; each number is the {metric} of the gradient and the score of its image. "
+    "Cross-entropy never trains the sum of the last layer's rows, so this gradient is determined by the "
+    "random initialisation; gradients of single logits are in Figures 1, 6 and 14."
 )
 
 

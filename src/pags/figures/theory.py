@@ -27,7 +27,8 @@ def theory_figures(record: Record) -> dict[str, FigureData]:
 def _theorem_1(found: Record) -> FigureData:
     caption = (
         "Distance of rho1 at noise σ from rho2, mean over images with twice its standard error. Where the "
-        "network is linear both are equal up to rounding; else the distance falls with the slope that is drawn."
+        "network is linear both are equal up to rounding; else the distance falls with the slope that is "
+        "drawn."
     )
     return curves(caption, [[_distances(name, curve) for name, curve in found.items()]])
 
