@@ -67,7 +67,7 @@ def _dotted(rows: Mapping[str, tuple[ModelRecord, str]], title: str) -> FigureDa
 
 def _dots(metric: str, names: Sequence[str], pairs: Sequence[tuple[ModelRecord, str]]) -> Panel:
     columns = {
-        "gradient": ("similarity", ""), "SmoothGrad": ("first", "smooth "),
+        "gradient": ("similarity", ""), "SmoothGrad": ("third", "smooth "),
         "another image's score": ("shuffled", "shuffled "), "untrained network": ("control", "control "),
     }  # fmt: skip
     series = [

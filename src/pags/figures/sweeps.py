@@ -5,13 +5,14 @@ Titles and symbols come from the record, so an objective, a target or a metric o
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from pags.figures.kinds import NUMBERED, Line, Panel, Series
 from pags.records import IntervalRecord, ModelRecord, RegimeRecord, SweepLine, SweepRecord
 
+T = TypeVar("T")
 STANDARD, UNTRAINED = "standard", "untrained"
 METRICS = {"lpips": "1 − LPIPS", "cosine": "cosine", "ssim": "SSIM", "rank": "rank correlation"}
 TARGETS = {"sum-of-logits": "sum of logits"}
@@ -149,7 +150,7 @@ def accuracy_panel(record: SweepRecord, line: SweepLine, heading: str = "") -> P
     )  # fmt: skip
 
 
-def evenly(values: Sequence[float], most: int = MOST) -> list[float]:
+def evenly(values: Sequence[T], most: int = MOST) -> list[T]:
     """At most `most` (at least 2) of the values, evenly spaced, both ends among them."""
     if len(values) <= most:
         return list(values)
