@@ -58,11 +58,14 @@ def model(
         for place, metric in enumerate(metrics):
             column, by = f"{metric} {target}", 0.2 * place
             means |= {
-                column: about(peak - by), f"shuffled {column}": about(0.28 - by), f"control {column}": about(0.2 - by),
-                f"smooth 0.1 {column}": about(peak + 0.05 - by), f"shuffled smooth 0.1 {column}": about(0.3 - by),
+                column: about(peak - by), f"shuffled {column}": about(0.28 - by),
+                f"control {column}": about(0.2 - by), f"smooth 0.1 {column}": about(peak + 0.05 - by),
+                f"shuffled smooth 0.1 {column}": about(0.3 - by),
                 f"floor {metric} {kind}": about(0.15 - by), f"ceiling {metric} {kind}": about(0.8 - by),
             }  # fmt: skip
-    ratios = {f"off/on {norm:g}": about(1.3 - 0.25 * step) for norm in NORMS} | {"rho1": about(0.6 - 0.1 * step)}
+    ratios = {f"off/on {norm:g}": about(1.3 - 0.25 * step) for norm in NORMS} | {
+        "rho1": about(0.6 - 0.1 * step)
+    }
     above = {f"{metric} {target}": about(peak - 0.28) for metric in metrics for target in targets}
     regime: RegimeRecord = {
         "name": None if name == "untrained" else REGIMES[min(step, 3)], "accuracy_lost": about(0.01 * step),
@@ -99,7 +102,8 @@ def sweep_record(
     """What finished sweeps say; an objective that is not ours is called as a user called it."""
     lines: list[SweepLine] = []
     models = [model("untrained", 0, targets=targets, metrics=metrics),
-              model("standard", 0, targets=targets, metrics=metrics, objective=objectives[0], strength=0.0)]  # fmt: skip
+              model("standard", 0, targets=targets, metrics=metrics, objective=objectives[0], strength=0.0),
+              ]  # fmt: skip
     for objective in objectives:
         title, symbol = TITLES.get(objective, (f"My {objective}", "τ"))
         lines.append({"objective": objective, "strengths": list(strengths), "title": title, "symbol": symbol})
@@ -147,7 +151,9 @@ def gallery_of(record: SweepRecord, images: int = 3) -> dict[str, Tensor]:
             key = f"{entry['name']} {target}"
             noise = torch.randn((images, *shape), generator=draws)
             found[f"gradient {key}"] = share * edges + (1.05 - share) * 0.3 * noise
-            found[f"on gradient {key}"] = found[f"gradient {key}"] * torch.rand((images, *shape), generator=draws)
+            found[f"on gradient {key}"] = found[f"gradient {key}"] * torch.rand(
+                (images, *shape), generator=draws
+            )
             for metric in metrics:
                 found[f"{metric} {key}"] = torch.rand(images, generator=draws)
             found[f"layers {key}"] = torch.rand((images, 5), generator=draws) / 5
@@ -170,7 +176,8 @@ def claims(objectives: Sequence[str] = OBJECTIVES) -> list[ClaimRecord]:
     found = [claim(key, name, "supported") for name in objectives for key in keys]
     note = "The smallest gain stands at the last strength."
     return [
-        *found, claim("synthesis", "pgd 0.6", "contradicted", note=note), claim("on-signal", "null bar", "undecided")
+        *found, claim("synthesis", "pgd 0.6", "contradicted", note=note),
+        claim("on-signal", "null bar", "undecided"),
     ]  # fmt: skip
 
 
@@ -181,7 +188,8 @@ def reproduction_record(parts: Sequence[str], figures: Sequence[str]) -> Reprodu
     """What ran."""
     return {
         "command": "pags reproduce 1 3 --data patterns --scale smoke", "scale": "smoke",
-        "settings": {"sweep": {"data": "patterns", "seed": 5}}, "parts": list(parts), "figures": list(figures),
+        "settings": {"sweep": {"data": "patterns", "seed": 5}}, "parts": list(parts),
+        "figures": list(figures),
         "data": data_record() if "sweep" in parts else None, "claims": claims(), "made": MADE,
     }  # fmt: skip
 
@@ -207,7 +215,7 @@ def audit_record(names: Sequence[str] = ("standard", "robust")) -> AuditRecord:
 
 def audit_tensors(record: AuditRecord) -> dict[str, Tensor]:
     """The pictures of an audit, four images for each model."""
-    found = {}
+    found: dict[str, Tensor] = {}
     shape = record["data"]["shape"]
     for place in range(len(record["models"])):
         draws, pixels = seeded(place), strokes(4, shape)
@@ -226,14 +234,25 @@ def generation_record(models: Sequence[str] = ("untrained", "standard", "pgd 0.6
     """What following gradients made."""
 
     def means(step: int) -> dict[str, IntervalRecord]:
-        found = {}
+        found: dict[str, IntervalRecord] = {}
         for task in TASKS:
-            names = {"named": 0.1 + 0.3 * step} if task.startswith("synthesis") else {"psnr": 12 + 2.0 * step, "lpips": 0.4 - 0.1 * step}
+            names = (
+                {"named": 0.1 + 0.3 * step}
+                if task.startswith("synthesis")
+                else {"psnr": 12 + 2.0 * step, "lpips": 0.4 - 0.1 * step}
+            )
             found |= {f"{task}: {name}": about(value) for name, value in names.items()}
         return found
 
     entries = [
-        {"name": name, "control": place < 2, "accuracy": 0.9, "means": means(place), "gain": means(place), "above": {}}
+        {
+            "name": name,
+            "control": place < 2,
+            "accuracy": 0.9,
+            "means": means(place),
+            "gain": means(place),
+            "above": {},
+        }
         for place, name in enumerate(models)
     ]
     return {
@@ -292,3 +311,39 @@ def parts(record: SweepRecord | None = None) -> Any:
         generation=generation, generation_panels=generation_panels(generation),
         smoothgrad={"objective": "pgd", "levels": [0.05, 0.1], "strengths": smooth},
     )  # fmt: skip
+
+
+def theory_record() -> Record:
+    """Rows and curves of the exact laboratory, a few points each."""
+    level = {"estimate": 0.2, "low": 0.1, "high": 0.3}
+    noise, sizes, runs = [1e-3, 1e-2, 1e-1], [250, 1000, 4000], [[0.3, 0.2, 0.1], [0.4, 0.2, 0.05]]
+    line = {"distance": [1e-6, 1e-4, 1e-2], "distance_error": [1e-7, 1e-4, 1e-3]}
+    flat = {"distance": [1e-16] * 3, "distance_error": [1e-17] * 3}
+    shares = {kind: [level] * 3 for kind in ("noisy", "score", "bayes")} | {"chance": 0.9}
+    trace = {"runs": [{"on": run, "off": run, "loss": run} for run in runs]}
+    points = [{"cosine": 0.1 * p, "rho2": 0.5, "accuracy": 0.9} for p in range(3)]
+    curves = {
+        "theorem_1": {
+            "linear": {"noise": noise, "rate": None, "bases": {"exact": flat}},
+            "softplus": {"noise": noise, "rate": 2.0, "bases": {"exact": line, "decoder": line}},
+        },
+        "theorem_2": {
+            "slider": [{"informative": x, "density": level, "bayes": level} for x in (0.0, 0.5, 1.0)],
+            "manifolds": {"one flat manifold": shares, "one curved manifold": shares}, "sigmas": noise,
+        },
+        "argument_1": {"traces": [trace | {"strength": 0.0}, trace | {"strength": 1.0}]},
+        "argument_2": {
+            "span": {"gradient descent from elsewhere": 0.1, "ridge": 1e-15}, "sizes": sizes,
+            "decays": dict.fromkeys(("correlated", "leaking", "uncorrelated"), runs),
+        },
+        "bayes_gradient": {
+            "strengths": {"pgd": [0, 1, 2]}, "runs": [{"pgd": points}, {"pgd": points}],
+            "bayes_accuracy": 0.97,
+        },
+    }  # fmt: skip
+    rows = [
+        dict(claim("agrees", "-", "supported")) | {"expected": 0.0},
+        dict(claim("falls", "-", "undecided")) | {"expected": None},
+    ]
+    parts = {name: {"rows": rows, "curves": found} for name, found in curves.items()}
+    return {"seed": 0, "quick": True, "parts": parts, "made": MADE}

@@ -1,4 +1,4 @@
-"""The page of a reproduction: from records alone, whole in itself, and usable in a browser."""
+"""The pages: from records alone, whole in themselves, and usable in a browser."""
 
 import base64
 import io
@@ -9,173 +9,172 @@ import shutil
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from conftest import seeded
+import made_records as made
 from pags.errors import PagsError
-from pags.experiments.figures.kinds import FigureData, Line, Panel, Series, curves, grid
-from pags.report import reproduction
-from pags.report.explorer import KINDS, TARGETS, explorer, signed
-from pags.report.figures import TICKS, draw
-from pags.report.reproduction import read_reproduction, subject_title, write_reproduction
-from pags.store import Record, Store
+from pags.figures import catalogue
+from pags.report import layout, words
+from pags.report.explore import KINDS, explorer
+from pags.report.grids import PALETTE
+from pags.report.pages import report_folder
+from pags.store import Store
 
-OBJECTIVES = ("pgd", "smoothing", "gradient-norm", "smoothness")
-STRENGTHS = (0.0, 0.3, 0.6, 1.0)
-REGIMES = ("weak", "Bayes-aligned", "Bayes-aligned / excessive", "excessive")
-
-
-def about(estimate: float) -> Record:
-    return {"estimate": estimate, "low": estimate - 0.01, "high": estimate + 0.01, "level": 0.95}
-
-
-def sweeps_record(objectives: Sequence[str], strengths: Sequence[float]) -> Record:
-    """What a finished sweep says, with numbers that tell the models apart."""
-    models = []
-    for place, objective in enumerate(objectives):
-        for step, strength in enumerate(strengths):
-            if strength == 0 and place:
-                continue  # the same network for every objective
-            means = {"correct": about(0.99 - 0.01 * step)}
-            for target in TARGETS:
-                means |= {
-                    f"similarity {target}": about(0.5 + 0.01 * min(step, 2)),
-                    f"shuffled {target}": about(0.4),
-                }
-                means |= {f"rho2 {target}": about(0.7)}
-            ratios = {"off/on": about(0.9 - 0.01 * step), "rho1": about(0.5)}
-            name = {"objective": objective, "strength": strength, "regime": REGIMES[min(step, 3)]}
-            models.append(name | ratios | {"means": means})
-    lines = {
-        f"{line} {kind}": about(0.3)
-        for line in ("floor", "ceiling")
-        for kind in ("conditional", "unconditional")
-    }
-    settings = {"sweeps": [{"objective": name, "strengths": list(strengths)} for name in objectives]}
-    return {"settings": settings, "models": models, "lines": lines, "chance": {"rho2": 0.75, "k": 4}}
-
-
-def gallery_of(record: Record, images: int, shape: tuple[int, int, int]) -> dict[str, Tensor]:
-    draws = seeded(1)
-    found = {"images": torch.rand((images, *shape), generator=draws), "labels": torch.arange(images) % 10}
-    for kind in ("conditional", "unconditional"):
-        found[f"score {kind}"] = torch.randn((images, *shape), generator=draws)
-        found[f"on score {kind}"] = found[f"score {kind}"] / 2
-    for model in record["models"]:
-        for target in TARGETS:
-            key = f"{model['objective']} {model['strength']:g} {target}"
-            found[f"gradient {key}"] = torch.randn((images, *shape), generator=draws)
-            mask = torch.rand((images, *shape), generator=draws)
-            found[f"on gradient {key}"] = found[f"gradient {key}"] * mask
-            found[f"similarity {key}"] = torch.rand(images, generator=draws)
-            found[f"layers {key}"] = torch.rand((images, 5), generator=draws) / 5
-    return found
-
-
-def claims() -> list[Record]:
-    def one(key: str, subject: str, verdict: str) -> Record:
-        texts = {"statement": f"What {key} says.", "rule": f"rule of {key}", "place": "4.1"}
-        return {"claim": key, "sweep": subject, "verdict": verdict} | texts | about(0.25)
-
-    kept = [one(key, name, "supported") for name in OBJECTIVES for key in ("off-falls", "peaks-inside")]
-    return [*kept, one("synthesis", "pgd 0.6", "contradicted"), one("on-signal", "null bar", "undecided")]
-
-
-def figures(strengths: int = 30) -> dict[str, FigureData]:
-    draws = seeded(2)
-    lines = [
-        Line("image", torch.rand((3, 1, 8, 8), generator=draws)),
-        Line("gradient", torch.randn((3, 1, 8, 8), generator=draws), signed=True, numbers=[0.1, 0.2, 0.3]),
-    ]
-    points = [about(0.1 * step) for step in range(strengths)]
-    ticks = [f"{0.1 * step:g}" for step in range(strengths)]
-    panel = Panel("Sweep", "strength ε", ticks, "change", [Series("on the manifold", "on", points)])
-    return {
-        "figure-01": grid("Pictures", "A caption with <b> & “quotes”.", lines),
-        "figure-03": curves("Curves", "Bands are intervals.", [[panel]]),
-    }
+REGIMES = made.REGIMES
+KINDS_OF_PAGE = ("reproduction", "audit", "theory", "generate")
 
 
 def finished(
     folder: Path,
     *,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] = made.STRENGTHS,
     images: int = 3,
     shape: tuple[int, int, int] = (1, 8, 8),
     parts: Sequence[str] = ("sweep",),
+    names: Sequence[str] = ("1", "3"),
+    objectives: Sequence[str] = made.OBJECTIVES,
 ) -> Store:
     """A store as a reproduction leaves it, made by hand."""
     store = Store(folder)
-    for stem, drawn in figures().items():
-        more = {"figure": stem[-1], "place": "4.1", "needs": ["sweep"], "tensors": bool(drawn.tensors)}
-        store.write_record(f"records/{stem}.json", more | drawn.record)
-        if drawn.tensors:
-            store.write_tensors(f"records/{stem}.safetensors", drawn.tensors)
-    sweep = sweeps_record(OBJECTIVES, strengths)
-    store.write_record("records/sweep.json", sweep)
-    store.write_tensors("records/gallery.safetensors", gallery_of(sweep, images, shape))
-    data = {"name": "patterns", "train": 100, "test": 50, "shape": list(shape)}
-    settings = {"sweep": {"data": "patterns", "seed": 5, "repeats": 1, "norm": 0.5}}
-    record = {
-        "scale": "smoke", "settings": settings, "parts": list(parts), "figures": ["1", "3"],
-        "data": data if "sweep" in parts else None, "claims": claims(),
-    }  # fmt: skip
-    store.write_record("records/reproduction.json", record)
+    sweep = made.sweep_record(objectives, strengths, shape=shape)
+    found = made.parts(sweep)
+    found.gallery = made.gallery_of(sweep, images)
+    for figure in catalogue.chosen(names):
+        catalogue.make(figure, found, store)
+    if "sweep" in parts:
+        store.write_record("records/sweep.json", sweep)
+        store.write_tensors("records/gallery.safetensors", found.gallery)
+    store.write_record("records/reproduction.json", made.reproduction_record(parts, names))
     return store
 
 
-class Links(HTMLParser):
-    """Every address that a page names, and the text that is read."""
+def folder_of(kind: str, folder: Path) -> Store:
+    """A folder as each command leaves it."""
+    if kind == "reproduction":
+        return finished(folder)
+    store = Store(folder)
+    if kind == "audit":
+        record = made.audit_record()
+        store.write_record("audit.json", record)
+        store.write_tensors("audit.safetensors", made.audit_tensors(record))
+    elif kind == "theory":
+        store.write_record("theory.json", made.theory_record())
+    else:
+        generation = made.generation_record()
+        store.write_record("records/generate.json", generation)
+        store.write_tensors("records/generate.safetensors", made.generation_panels(generation))
+    return store
+
+
+class Page(HTMLParser):
+    """Every address that a page names, its text, its ids, and the pictures without a name."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.nameless: list[str] = []
         self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [
-            value or "" for name, value in attrs if name in {"src", "href", "srcset", "data", "action"}
-        ]
+        known = dict(attrs)
+        self.links += [known[name] or "" for name in ("src", "href", "xlink:href", "action") if name in known]
+        self.ids += [known["id"] or ""] if "id" in known else []
+        if (tag == "img" and not known.get("alt")) or (
+            tag == "svg" and not (known.get("role") == "img" and known.get("aria-label"))
+        ):
+            self.nameless.append(str(known))
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
+Written = dict[str, tuple[Store, list[Path], str]]
+
+
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Path], str]:
-    store = finished(tmp_path_factory.mktemp("finished"))
-    paths = write_reproduction(store, read_reproduction(store))
-    return store, paths, paths[-1].read_text()
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Each kind of page: its folder, the files written, its text."""
+    found = {}
+    for kind in KINDS_OF_PAGE:
+        store = folder_of(kind, tmp_path_factory.mktemp(kind))
+        paths = report_folder(store)
+        found[kind] = (store, paths, paths[-1].read_text())
+    return found
 
 
+@pytest.fixture(scope="module")
+def written(pages: Written) -> tuple[Store, list[Path], str]:
+    return pages["reproduction"]
+
+
+# All pages ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGE)
 def test_every_figure_is_written_in_three_formats_and_every_link_leads_to_a_file(
-    written: tuple[Store, list[Path], str],
+    pages: Written, kind: str
 ) -> None:
-    store, paths, page = written
-    names = {path.relative_to(store.root).as_posix() for path in paths}
-    stems = ("figure-01", "figure-03")
-    assert names == {f"figures/{s}.{end}" for s in stems for end in ("svg", "pdf", "png")} | {"report.html"}
-    beside = [link for link in Links(page).found if not link.startswith(("data:", "#"))]
-    assert len(beside) >= 8
+    store, paths, page = pages[kind]
+    names = [path.relative_to(store.root).as_posix() for path in paths]
+    assert names[-1] == "report.html"
+    assert all(path.is_file() for path in paths)
+    stems = {name.rsplit(".", 1)[0] for name in names[:-1]}
+    assert set(names[:-1]) == {f"{stem}.{ending}" for stem in stems for ending in ("svg", "pdf", "png")}
+    read = Page(page)
+    beside = [link for link in read.links if not link.startswith(("data:", "#"))]
+    assert len(beside) >= 3 * len(stems)
     assert all((store.root / link).is_file() for link in beside)
+    assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
 
 
-def test_a_redrawing_elsewhere_is_the_same_to_the_byte(
-    written: tuple[Store, list[Path], str], tmp_path: Path
-) -> None:
-    store, paths, _ = written
-    shutil.copytree(store.root / "records", tmp_path / "records")
-    again = write_reproduction(Store(tmp_path), read_reproduction(Store(tmp_path)))
+@pytest.mark.parametrize("kind", KINDS_OF_PAGE)
+def test_a_redrawing_elsewhere_is_the_same_to_the_byte(pages: Written, kind: str, tmp_path: Path) -> None:
+    store, paths, _ = pages[kind]
+    shutil.copytree(
+        store.root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("figures", "*.html")
+    )
+    again = report_folder(Store(tmp_path))
     for before, after in zip(paths, again, strict=True):
         assert before.read_bytes() == after.read_bytes(), after.name
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGE)
+def test_the_page_needs_nothing_but_itself(pages: Written, kind: str) -> None:
+    page = re.sub(r'xmlns(:\w+)?="[^"]*"', "", pages[kind][2])
+    assert "http:" not in page
+    assert "https:" not in page
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|(src|href)=.?//", page)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGE)
+def test_every_picture_has_a_name_and_every_id_is_its_own(pages: Written, kind: str) -> None:
+    read = Page(pages[kind][2])
+    assert read.nameless == []
+    assert len(read.ids) == len(set(read.ids))
+    assert pages[kind][2].count("<h1>") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGE)
+def test_the_page_says_what_made_it_and_what_words_mean(pages: Written, kind: str) -> None:
+    text = Page(pages[kind][2]).text
+    for told in ("commit 0123abc", "date 2026-11-27", "machine 2 cores", "What the numbers mean", "Settings"):
+        assert told in text
+
+
+def test_drawings_take_the_colour_of_the_text(pages: Written) -> None:
+    """In the dark too: no ground, and ink in `currentColor`."""
+    drawing = pages["audit"][0].path("figures/audit-robustness.svg").read_text()
+    assert "currentColor" in drawing
+    assert not re.search(r"fill: ?#(fff|ffffff)", drawing)
+    picture = Image.open(pages["audit"][0].path("figures/audit-robustness.png"))
+    assert picture.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
 
 
 def test_the_pdfs_embed_their_fonts_and_no_date(written: tuple[Store, list[Path], str]) -> None:
@@ -186,91 +185,168 @@ def test_the_pdfs_embed_their_fonts_and_no_date(written: tuple[Store, list[Path]
         assert b"CreationDate" not in content
 
 
-def test_the_page_needs_nothing_but_itself(written: tuple[Store, list[Path], str]) -> None:
-    page = written[2]
-    assert "http:" not in page
-    assert "https:" not in page
-    assert not re.search(r"@import|url\((?!%23)|fetch\(|XMLHttpRequest|(src|href)=.?//", page)
-    drawings = re.findall(r'src="data:image/svg\+xml,([^"]+)"', page)
-    assert len(drawings) == 2
-    for vector in map(unquote, drawings):
-        assert not re.search(r"""(?<!xmlns:)href="(?!#|data:)""", vector)
-        assert "<script" not in vector
+def test_a_folder_of_several_commands_gets_a_page_of_each(tmp_path: Path) -> None:
+    folder_of("generate", tmp_path)
+    finished(tmp_path, names=("3",))
+    names = [path.name for path in report_folder(Store(tmp_path))]
+    assert names[-1] == "report.html"
+    assert "generate-0.svg" not in names  # these images belong to the reproduction
+    (tmp_path / "records" / "reproduction.json").unlink()
+    assert [path.name for path in report_folder(Store(tmp_path))][-1] == "generate.html"
 
 
-def test_all_claims_stand_on_the_page_with_what_they_are_judged_on(
+# Reproduction ------------------------------------------------------------------------------------------
+
+
+def test_all_claims_stand_on_the_page_once_with_what_they_are_judged_on(
     written: tuple[Store, list[Path], str],
 ) -> None:
-    text = Links(written[2]).text
-    for claim in claims():
-        assert claim["statement"] in text
-        assert claim["rule"] in text
-        assert subject_title(claim["sweep"]) in text
-    assert "8 verdicts are supported, 1 contradicted, 1 undecided" in text
-    assert len(re.findall(r'<td class="verdict"', written[2])) == len(claims())
+    read = Page(written[2])
+    sweep = cast(Any, written[0].read_record("records/sweep.json"))
+    for claim in made.claims():
+        assert claim["statement"] in read.text
+        assert words.subject_title(claim["subject"], sweep) in read.text
+        assert read.text.count(f"{claim['rule']} (4.1)") == 1
+    assert "12 supported" in read.text
+    assert "1 contradicted" in read.text
+    verdicts = re.findall(r'<td data-label="[^"]*"><span class="chip (\w+)"', written[2])
+    assert sorted(verdicts) == sorted(claim["verdict"] for claim in made.claims())
+    said = "ε = 0.6: the claim holds where “rule of synthesis” is above 0. Here it is −0.250"
+    assert said in read.text
+    assert "The smallest gain stands at the last strength." in read.text
+
+
+def test_claims_that_carry_the_explanation_come_first() -> None:
+    tables = words.claim_tables(made.claims(), str.upper)
+    assert [row[0]["claim"] for row in tables[0]["rows"]] == [
+        "alignment-peaks-inside", "off-falls-monotonically", "sum-of-logits-agrees"
+    ]  # fmt: skip
+    assert tables[0]["subjects"] == [name.upper() for name in made.OBJECTIVES]
+
+
+def test_the_first_screen_answers_in_two_sentences() -> None:
+    record = made.sweep_record(("smoothing", "pgd"))
+    aligned, explained = words.sweep_answer(record)
+    assert "aligns input gradients" in aligned
+    assert "Randomised smoothing, σ = 0.6 (1 − LPIPS 0.55 against 0.3" in aligned
+    assert "less off the manifold than on it (off/on 0.8 against 1.3)" in explained
+    assert "excessive regularisation (σ = 1) similarity is 0.35" in explained
+    for model in record["models"]:
+        model["means"]["lpips logit"] = made.about(0.3)
+        model["ratios"]["off/on 0.5"] = made.about(1.0)
+    aligned, explained = words.sweep_answer(record)
+    assert aligned.startswith("No accurate robust network aligns its gradients measurably")
+    assert "about as much off the manifold as on it" in explained
+
+
+def test_a_users_objective_stands_beside_the_papers(tmp_path: Path) -> None:
+    store = finished(tmp_path, objectives=("pgd", "trades"))
+    page = Page(report_folder(store)[-1].read_text())
+    assert "My trades, τ = 0.6" in page.text
+    assert page.text.count("My trades") >= 3  # first table, explorer, every model
 
 
 def test_the_largest_figures_are_reduced_where_all_take_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = finished(tmp_path)
-    record = read_reproduction(store)
-    monkeypatch.setattr(reproduction, "FOR_FIGURES", 60_000)
-    page = write_reproduction(store, record)[-1].read_text()
+    sizes = [len(page) for page in re.findall(r"<svg.*?</svg>", report_folder(store)[-1].read_text(), re.S)]
+    monkeypatch.setattr(layout, "FOR_FIGURES", sum(sizes) - 1)
+    page = report_folder(store)[-1].read_text()
     assert page.count("Shown at a reduced resolution") == page.count('src="data:image/jpeg') == 1
-    vector = (
-        store.path("figures/figure-01.svg").stat().st_size,
-        store.path("figures/figure-03.svg").stat().st_size,
-    )
-    largest = ("Pictures", "Curves")[vector[1] > vector[0]]
-    assert re.search(rf'src="data:image/jpeg[^"]*" alt="Figure \d: {largest}"', page)
 
 
 def test_subjects_are_named_for_people() -> None:
-    assert subject_title("pgd 0.6") == "Adversarial training (l2-PGD), ε = 0.6"
-    assert subject_title("null bar") == "null bar"
+    sweep = made.sweep_record()
+    assert words.subject_title("pgd 0.6", sweep) == "Adversarial training (l2-PGD), ε = 0.6"
+    assert words.subject_title("pgd", sweep) == "Adversarial training (l2-PGD)"
+    assert words.subject_title("null bar", sweep) == "null bar"
 
 
-def test_titles_and_captions_come_from_the_records_as_text(written: tuple[Store, list[Path], str]) -> None:
-    text = Links(written[2]).text
-    assert "A caption with <b> & “quotes”." in text
-    assert "Figure 3. Curves" in text
-
-
-def test_text_in_the_records_cannot_leave_the_script(tmp_path: Path) -> None:
+def test_texts_in_the_records_stay_texts(tmp_path: Path) -> None:
     store = finished(tmp_path)
     sweep = store.read_record("records/sweep.json")
     for model in sweep["models"]:
-        model["regime"] = "</script><b>weak</b>"
+        model["regime"]["name"] = "</script><b>faint</b>"
     store.write_record("records/sweep.json", sweep)
-    page = write_reproduction(store, read_reproduction(store))[-1].read_text()
+    page = report_folder(store)[-1].read_text()
     assert "</script><b>" not in page
+    assert "<b>faint</b>" not in page
     held = re.search(r'id="explorer-data">(.*?)</script>', page, re.DOTALL)
     assert held
-    assert json.loads(held[1])["objectives"][0]["models"][0]["regime"] == "</script><b>weak</b>"
+    assert json.loads(held[1])["objectives"][0]["models"][0]["regime"] == "</script><b>faint</b>"
 
 
 def test_without_the_sweeps_there_is_no_explorer(tmp_path: Path) -> None:
-    store = finished(tmp_path, parts=("world",))
-    store.path("records/gallery.safetensors").unlink()
-    page = write_reproduction(store, read_reproduction(store))[-1].read_text()
+    store = finished(tmp_path, parts=("world",), names=("2",))
+    page = report_folder(store)[-1].read_text()
     assert "<canvas" not in page
     assert "explorer-data" not in page
-    assert "posterior is known" in page
+    assert "Without sweeps" in page
+
+
+def test_without_figure_3_the_page_has_it_all_the_same(tmp_path: Path) -> None:
+    page = Page(report_folder(finished(tmp_path, names=("1",)))[-1].read_text())
+    assert "Robustness and alignment over strength" in page.text
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(PagsError, match=r"reproduction\.json.*pags reproduce"):
-        read_reproduction(Store(tmp_path))
+        report_folder(Store(tmp_path))
     store = finished(tmp_path)
     store.path("records/figure-03.json").unlink()
     with pytest.raises(PagsError, match="figure 3"):
-        write_reproduction(store, read_reproduction(store))
-    sweep = sweeps_record(OBJECTIVES, STRENGTHS)
-    gallery = gallery_of(sweep, 2, (1, 4, 4))
+        report_folder(store)
+    sweep = made.sweep_record()
+    gallery = made.gallery_of(sweep, 2)
     del gallery["layers smoothing 0.3 logit"]
     with pytest.raises(PagsError, match=r"layers smoothing 0\.3 logit"):
         explorer(sweep, gallery, budget=10**7)
+
+
+# Audit -------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_on_a_model_follows_its_intervals() -> None:
+    model = made.audit_record()["models"][1]
+    assert words.is_aligned(model) is True
+    said = words.verdict(model)
+    assert "more similar (by 1 − LPIPS and cosine) to the score of their own image" in said
+    assert "1 − LPIPS 0.550, another image's score 0.280, floor 0.150, ceiling 0.800" in said
+    assert "less off the manifold than on it (0.80 times, 95 % interval 0.79 to 0.81)" in said
+    for column in model["above_shuffled"]:
+        model["above_shuffled"][column] = made.about(0.0)
+    assert words.is_aligned(model) is False
+    assert "no more similar" in words.verdict(model)
+    model["above_shuffled"] = {}
+    assert words.is_aligned(model) is None
+    model["regime"]["name"] = None
+    assert words.verdict(model).startswith("Alignment was not measured. Its regime is unknown")
+
+
+def test_the_rows_of_a_model_hold_every_measured_quantity_and_its_reference_values() -> None:
+    model = made.audit_record()["models"][0]
+    rows = {row.title: row for row in words.rows(model)}
+    assert rows["accuracy"].value == model["means"]["correct"]
+    assert rows["ρ2 of the loss"].lines == {"chance": 0.75, "untrained": 0.74, "the score itself": 0.4}
+    similar = rows["1 − LPIPS, SmoothGrad of logit and score of predicted class"]
+    assert similar.value == model["means"]["smooth 0.1 lpips logit"]
+    assert similar.lines == pytest.approx({"floor": 0.15, "another image's score": 0.3, "ceiling": 0.8})
+    assert len(words.rows(model, chosen=["logit"])) < len(rows)
+    model["means"]["correct"] = None
+    assert "accuracy" not in [row.title for row in words.rows(model)]
+
+
+def test_a_page_of_two_audited_models_has_differences_of_headline_quantities_only(pages: Written) -> None:
+    page = pages["audit"][2]
+    read = Page(page)
+    assert "standard − robust" in read.text
+    pairs = page[page.index("Differences of the headline quantities") :]
+    cells = re.findall(r'data-label="([^"]*)"', pairs[: pairs.index("</table>")])
+    assert cells == [
+        "accuracy", "off/on, norm 0.5", "ρ2", "1 − LPIPS with the score", "other image’s score"
+    ]  # fmt: skip
+    assert "50 images only" in read.text
 
 
 def pixels(uri: str) -> Any:
@@ -279,12 +355,12 @@ def pixels(uri: str) -> Any:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 7)])
 def test_a_sprite_holds_each_models_picture_at_its_place(shape: tuple[int, int, int]) -> None:
-    sweep = sweeps_record(OBJECTIVES, STRENGTHS)
-    gallery = gallery_of(sweep, 3, shape)
+    sweep = made.sweep_record(shape=shape)
+    gallery = made.gallery_of(sweep, 3)
     shown = explorer(sweep, gallery, budget=10**7)
     _, height, width = shape
-    for place, (objective, strength) in enumerate([("pgd", 0.0), ("smoothing", 0.3), ("smoothing", 1.0)]):
-        gradient = gallery[f"gradient {objective} {strength:g} sum-of-logits"][2].double().numpy()
+    for place, name in enumerate(["standard", "smoothing 0.3", "smoothing 1"]):
+        gradient = gallery[f"gradient {name} sum-of-logits"][2].double().numpy()
         truth = 128 + 127 * gradient / np.abs(gradient).max()
         found = shown["objectives"][1]["targets"]["sum-of-logits"]["gradient"]
         row = (0, 1, 3)[place]
@@ -295,27 +371,20 @@ def test_a_sprite_holds_each_models_picture_at_its_place(shape: tuple[int, int, 
 
 def test_the_parts_have_the_scale_of_their_gradient() -> None:
     """So that the bytes of the parts add up to the gradient's."""
-    sweep = sweeps_record(OBJECTIVES, STRENGTHS)
-    found = explorer(sweep, gallery_of(sweep, 3, (3, 8, 8)), budget=10**7)["objectives"][0]["targets"][
-        "logit"
-    ]
+    sweep = made.sweep_record(shape=(3, 8, 8))
+    found = explorer(sweep, made.gallery_of(sweep, 3), budget=10**7)["objectives"][0]["targets"]["logit"]
     whole, on, off = (pixels(found[kind]).astype(float) - 128 for kind in KINDS)
     assert np.abs(on + off - whole).max() <= 1.5  # three roundings
     assert np.abs(on).mean() > 10
 
 
-def test_bytes_of_vectors_are_symmetric_about_grey() -> None:
-    vectors = torch.tensor([0.0, 2.0, -2.0, 5.0, torch.nan]).reshape(1, 1, 1, 5)
-    assert signed(vectors, torch.tensor([2.0])).flatten().tolist() == [128, 255, 1, 255, 128]
-
-
 def test_numbers_that_are_none_are_said_to_be_none() -> None:
-    sweep = sweeps_record(OBJECTIVES, STRENGTHS)
-    gallery = gallery_of(sweep, 3, (1, 4, 4))
-    gallery["similarity pgd 0.6 logit"][1] = torch.nan
+    sweep = made.sweep_record(shape=(1, 4, 4))
+    gallery = made.gallery_of(sweep, 3)
+    gallery["lpips pgd 0.6 logit"][1] = torch.nan
     gallery["gradient pgd 0.6 logit"].zero_()
     gallery["on gradient pgd 0.6 logit"].zero_()
-    found = explorer(sweep, gallery, budget=10**7)["objectives"][0]["targets"]["logit"]
+    found = explorer(sweep, gallery, budget=10**7)["objectives"][2]["targets"]["logit"]
     assert found["similarity"][2][1] is None
     assert (pixels(found["gradient"])[8:12] == 128).all()
 
@@ -323,9 +392,9 @@ def test_numbers_that_are_none_are_said_to_be_none() -> None:
 @pytest.mark.parametrize(("shape", "images"), [((3, 32, 32), 10), ((3, 224, 224), 4)])
 def test_large_galleries_are_cut_to_what_a_page_may_take(shape: tuple[int, int, int], images: int) -> None:
     strengths = [0.1 * step for step in range(30 if shape[1] == 32 else 5)]
-    sweep = sweeps_record(OBJECTIVES, strengths)
+    sweep = made.sweep_record(strengths=strengths, shape=shape)
     budget = 3_000_000
-    shown = explorer(sweep, gallery_of(sweep, images, shape), budget=budget)
+    shown = explorer(sweep, made.gallery_of(sweep, images), budget=budget)
     size = len(json.dumps(shown))
     assert size < 1.05 * budget
     assert size > 0.6 * budget or shown["averaged"]  # averaged noise is faint, and takes fewer bytes
@@ -340,26 +409,10 @@ def test_large_galleries_are_cut_to_what_a_page_may_take(shape: tuple[int, int, 
 def test_a_large_reproduction_makes_a_page_below_15_megabytes(tmp_path: Path) -> None:
     strengths = [0.1 * step for step in range(30)]
     store = finished(tmp_path, strengths=strengths, images=10, shape=(3, 32, 32))
-    path = write_reproduction(store, read_reproduction(store))[-1]
+    path = report_folder(store)[-1]
     assert 5e6 < path.stat().st_size < 15e6
-    text = Links(path.read_text()).text
+    text = Page(path.read_text()).text
     assert re.search(r"it shows \d+ of 10 images and \d+ of 30 strengths", text)
-
-
-def test_long_sweeps_have_few_ticks_with_both_ends() -> None:
-    axis = draw(figures(30)["figure-03"]).axes[0]
-    labels = [tick.get_text() for tick in axis.get_xticklabels()]
-    assert len(labels) <= TICKS
-    assert (labels[0], labels[-1]) == ("0", "2.9")
-    assert (
-        len(
-            {
-                len(range(int(a), int(b)))
-                for a, b in zip(axis.get_xticks(), axis.get_xticks()[1:], strict=False)
-            }
-        )
-        <= 2
-    )
 
 
 # In a browser, where there is one.
@@ -393,7 +446,7 @@ def page(
     opened.on("request", lambda asked: said.append(asked.url) if not asked.url.startswith("data:") else None)
     address = written[1][-1].as_uri()
     opened.goto(address)
-    drawn(opened, "pgd 2 logit")  # the most aligned of the accurate models
+    drawn(opened, "gradient-norm 2 logit")  # the most aligned of the accurate models
     yield opened
     assert said == [address]
     context.close()
@@ -410,7 +463,7 @@ def canvas(page: Any, name: str) -> Any:
         const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
         copy.drawImage(shown, 0, 0);
         return [...copy.getImageData(0, 0, shown.width, shown.height).data]; }"""
-    return np.array(page.evaluate(script, name)).reshape(8, 8, 4)[..., 0]
+    return np.array(page.evaluate(script, name)).reshape(8, 8, 4)[..., :3]
 
 
 def focused(page: Any) -> str:
@@ -419,32 +472,38 @@ def focused(page: Any) -> str:
 
 def test_the_slider_moves_the_pictures_by_keyboard(page: Any, written: tuple[Store, list[Path], str]) -> None:
     gallery = written[0].read_tensors("records/gallery.safetensors")[0]
-    name = "gradient at the image of class 0"
-    for key, place, strength in [("", 2, "0.6"), ("ArrowRight", 3, "1"), ("Home", 0, "0")]:
+    name = "gradient at the image 1 of class digit 0"
+    for key, place, model in [
+        ("", 2, "gradient-norm 0.6"),
+        ("ArrowRight", 3, "gradient-norm 1"),
+        ("Home", 0, "standard"),
+    ]:
         if key:
             page.locator("#strength").press(key)
-        drawn(page, f"pgd {place} logit")
-        gradient = gallery[f"gradient pgd {strength} logit"][0, 0]
-        truth = 128 + 127 * gradient / gradient.abs().max()
-        assert np.abs(canvas(page, name) - truth.numpy()).max() <= 0.501
+        drawn(page, f"gradient-norm {place} logit")
+        gradient = gallery[f"gradient {model} logit"][0, 0]
+        truth = PALETTE[(128 + 127 * gradient / gradient.abs().max()).round().int().numpy()]
+        assert np.abs(canvas(page, name).astype(int) - truth).max() <= 3  # a neighbouring colour
+        accuracy = (0.98, 0.97, 0.96, 0.75)[place]
+        strength = f"λ = {model.partition(' ')[2] or 0}"
         spoken = page.get_attribute("#strength", "aria-valuetext")
-        assert spoken == f"ε = {strength}, {REGIMES[place]}, accuracy {0.99 - 0.01 * place:.2f}"
-        assert page.inner_text("#strength-now") == f"ε = {strength}"
+        assert spoken == f"{strength}, {REGIMES[place]}, accuracy {accuracy:.2f}"
+        assert page.inner_text("#strength-now") == strength
         assert page.inner_text("#fact-regime") == REGIMES[place]
 
 
 def test_objective_and_target_change_pictures_and_numbers(page: Any) -> None:
     before = [
-        page.locator(".cards li p").nth(1).inner_text(),
-        canvas(page, "score at the image of class 1").tobytes(),
+        page.locator(".cards li p").first.inner_text(),
+        canvas(page, "score at the image 2 of class digit 1").tobytes(),
     ]
     page.get_by_label("Randomised smoothing").check()
     drawn(page, "smoothing 2 logit")
     page.get_by_label("sum of the logits").check()
     drawn(page, "smoothing 2 sum-of-logits")
     after = [
-        page.locator(".cards li p").nth(1).inner_text(),
-        canvas(page, "score at the image of class 1").tobytes(),
+        page.locator(".cards li p").first.inner_text(),
+        canvas(page, "score at the image 2 of class digit 1").tobytes(),
     ]
     assert before[0] != after[0]
     assert before[1] != after[1]
@@ -459,9 +518,9 @@ def test_the_order_of_the_keyboard_is_that_of_the_eye(page: Any) -> None:
     for _ in range(3):
         page.keyboard.press("Tab")
         order.append(focused(page))
-    assert order == ["objective", "strength", "target", "score-parts"]
+    assert order == ["objective", "strength", "target", "show-parts"]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    label = "score at the image of class 0, part on the manifold"
+    label = "score at the image 1 of class digit 0, part on the manifold"
     assert not page.locator(f'canvas[aria-label="{label}"]').is_visible()
     page.keyboard.press("Space")
     assert page.locator(f'canvas[aria-label="{label}"]').is_visible()
@@ -469,8 +528,8 @@ def test_the_order_of_the_keyboard_is_that_of_the_eye(page: Any) -> None:
 
 def test_every_control_and_picture_has_a_name(page: Any) -> None:
     assert page.get_by_role("slider", name="Strength").count() == 1
-    assert page.get_by_role("group", name="Objective").get_by_role("radio").count() == len(OBJECTIVES)
-    assert page.get_by_role("checkbox", name="also show the score").count() == 1
+    assert page.get_by_role("group", name="Objective").get_by_role("radio").count() == len(made.OBJECTIVES)
+    assert page.get_by_role("checkbox", name="parts on and off").count() == 1
     names = [each.get_attribute("aria-label") for each in page.locator("canvas").all()]
     assert len(names) == 3 * 7
     assert len(set(names)) == len(names)
@@ -482,7 +541,8 @@ def test_every_control_and_picture_has_a_name(page: Any) -> None:
 )
 def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    page.check("#score-parts")
+    page.check("#show-parts")
+    page.check("#show-layers")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert all(box.bounding_box()["width"] >= 40 for box in page.locator("canvas").all())
 
@@ -499,7 +559,9 @@ def test_text_stands_out_in_both_colour_schemes(page: Any, dark: bool) -> None:
     """Contrast of at least 4.5 (WCAG 2.1, AA) of ink, links and asides on both backgrounds."""
     script = """names => { const style = getComputedStyle(document.documentElement);
         return names.map(name => style.getPropertyValue(name).trim()); }"""
-    paper, soft, *inks = page.evaluate(script, ["--paper", "--soft", "--ink", "--accent", "--quiet"])
+    paper, soft, *inks = page.evaluate(
+        script, ["--paper", "--soft", "--ink", "--accent", "--quiet", "--good", "--bad"]
+    )
     assert (luminance(paper) < 0.1) == dark
     for ink in inks:
         for background in (paper, soft):
@@ -521,3 +583,66 @@ def test_printing_keeps_the_pictures_and_drops_the_controls(page: Any) -> None:
     content = page.pdf(format="A4")
     assert content.startswith(b"%PDF")
     assert len(content) > 20_000
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGE)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone_and_nothing_is_cut(
+    browser: Any, pages: Written, kind: str, scheme: str
+) -> None:
+    """No sideways scrolling of the page; what is wider than its box can be scrolled, by keyboard too."""
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto(pages[kind][1][-1].as_uri())
+    opened.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    cut = """() => [...document.querySelectorAll("main *:not(svg *)")].filter(each => {
+        const style = getComputedStyle(each);
+        return each.scrollWidth > each.clientWidth + 1 && each.clientWidth > 1
+            && style.overflowX === "hidden"; })
+        .map(each => each.outerHTML.slice(0, 80))"""
+    assert opened.evaluate(cut) == []
+    alone = (
+        """() => [...document.querySelectorAll(".scroll, pre")].filter(each => each.tabIndex < 0).length"""
+    )
+    assert opened.evaluate(alone) == 0
+    # Text in a drawing of curves, of 9 points, keeps nearly its natural size: at least 10 px.
+    shrunk = """() => [...document.querySelectorAll(".drawings svg")].map(each =>
+        each.getBoundingClientRect().width / parseFloat(each.style.getPropertyValue("--natural")))"""
+    assert min([1.0, *opened.evaluate(shrunk)]) > 0.85
+    context.close()
+
+
+def test_two_audited_models_take_less_than_6000_pixels(browser: Any, pages: Written) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.goto(pages["audit"][1][-1].as_uri())
+    assert opened.evaluate("document.documentElement.scrollHeight") < 6000
+    # The answer, the chips, the strip and the first table are on the first screen.
+    assert opened.locator("table.numbers").first.bounding_box()["y"] < 500
+    context.close()
+
+
+def test_what_is_folded_opens_with_the_keyboard_and_for_the_printer(browser: Any, pages: Written) -> None:
+    context = browser.new_context(viewport=WIDE)
+    opened = context.new_page()
+    opened.goto(pages["audit"][1][-1].as_uri())
+    summary = opened.locator("details > summary").first
+    summary.focus()
+    opened.keyboard.press("Enter")
+    assert opened.locator("details").first.get_attribute("open") is not None
+    assert opened.locator("details[open]").count() == 1
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.locator("details:not([open])").count() == 0
+    context.close()
+
+
+def test_drawings_are_light_on_dark(browser: Any, pages: Written) -> None:
+    context = browser.new_context(viewport=WIDE, color_scheme="dark")
+    opened = context.new_page()
+    opened.goto(pages["audit"][1][-1].as_uri())
+    picture = Image.open(io.BytesIO(opened.locator(".drawings svg").first.screenshot())).convert("L")
+    values = np.asarray(picture)
+    assert np.median(values) < 40  # the ground
+    assert values.max() > 220  # text and axes
+    context.close()

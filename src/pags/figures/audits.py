@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from pags.figures.kinds import FigureData, Line, Panel, Series, curves, grid
-from pags.figures.sweeps import metric_title, points, reference, target_title
-from pags.records import ModelRecord, Record
+from pags.figures.sweeps import SIDES, metric_title, points, reference, target_title
+from pags.records import IntervalRecord, ModelRecord, Record
 
 ROW = 3
 """Panels of a row."""
 TASK_AXES = {
-    "named": "share recognised as the target", "psnr": "PSNR in dB", "lpips": "LPIPS distance (lower is closer)"
+    "named": "Share recognised as the target", "psnr": "PSNR in dB",
+    "lpips": "LPIPS distance (lower is closer)",
 }  # fmt: skip
 
 
@@ -19,66 +20,58 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
     """Change of the output over the norm of the perturbation, a panel per model; None without a manifold."""
     panels = [_robustness(model) for model in models if f"on {model['settings']['norm']:g}" in model["means"]]
     caption = (
-        "How much the output changes under perturbations of one l2 norm: random directions split at the tangent "
-        "space, both halves scaled to the norm. Bands are 95 % intervals."
+        "How much the output changes under perturbations of one l2 norm: random directions split at the "
+        "tangent space, both halves scaled to the norm. Bands are 95 % intervals."
     )
     return curves(caption, _in_rows(panels), title="Robustness on and off the manifold") if panels else None
 
 
 def _robustness(model: ModelRecord) -> Panel:
-    norms = model["settings"]["norms"]
-    labels = {
-        "on": "on the manifold", "off": "off the manifold", "any": "isotropic noise (chance level)"
-    }  # fmt: skip
+    ticks = [f"{norm:g}" for norm in model["settings"]["norms"]]
     series = [
-        Series(label, part, [model["means"].get(f"{part} {norm:g}") for norm in norms])
-        for part, label in labels.items()
+        Series(label, part, [model["means"].get(f"{part} {norm}") for norm in ticks])
+        for part, label in SIDES.items()
     ]
-    change = model["settings"].get("change", "softmax-l2")
-    ticks = [f"{norm:g}" for norm in norms]
-    x = "l2 norm of the perturbation"
-    return Panel(model["name"], x, ticks, f"output change ({change})", series, zero=True)
+    y = f"output change ({model['settings'].get('change', 'softmax-l2')})"
+    return Panel(model["name"], "l2 norm of the perturbation", ticks, y, series, zero=True)
 
 
 def similarity(models: Sequence[ModelRecord]) -> FigureData | None:
     """Similarity of the first target's gradients with the score, a panel per metric, a line per model."""
-    settings = models[0]["settings"]
-    compared = [m for m in models if m["settings"].get("compared with")]
-    if not compared:
-        return None
-    target, names = settings["targets"][0], [model["name"] for model in compared]
-    panels = [
-        _dots(metric_title(metric), metric, names, [(model, target) for model in compared])
-        for metric in settings["metrics"]
-    ]
+    target = models[0]["settings"]["targets"][0]
     title = f"Similarity of the gradients of the {target_title(target)} and the score"
-    return curves(READ, _in_rows(panels), title=title)
+    return _dotted({model["name"]: (model, target) for model in models}, title)
 
 
 READ = (
-    "Read a diamond against its reference values: the floor (noise), another image's score, the untrained network, "
-    "and the ceiling (a second estimate of the score). Bars are 95 % intervals."
+    "Read a diamond against its reference values: the floor (noise), another image's score, the untrained "
+    "network, and the ceiling (a second estimate of the score). Bars are 95 % intervals."
 )
 
 
 def targets(model: ModelRecord) -> FigureData | None:
     """The same for every target of one model."""
-    settings = model["settings"]
-    if not settings.get("compared with"):
+    pairs = {target_title(target): (model, target) for target in model["settings"]["targets"]}
+    return _dotted(pairs, "Similarity with the score for every target")
+
+
+def _dotted(rows: Mapping[str, tuple[ModelRecord, str]], title: str) -> FigureData | None:
+    """A panel per metric; None where nothing was compared with a score."""
+    known = {name: pair for name, pair in rows.items() if pair[0]["settings"].get("compared with")}
+    if not known:
         return None
-    names = [target_title(target) for target in settings["targets"]]
-    pairs = [(model, target) for target in settings["targets"]]
-    panels = [_dots(metric_title(metric), metric, names, pairs) for metric in settings["metrics"]]
-    return curves(READ, _in_rows(panels), title="Similarity with the score for every target")
+    metrics = next(iter(known.values()))[0]["settings"]["metrics"]
+    panels = [_dots(metric, list(known), list(known.values())) for metric in metrics]
+    return curves(READ, _in_rows(panels), title=title)
 
 
-def _dots(title: str, metric: str, names: Sequence[str], pairs: Sequence[tuple[ModelRecord, str]]) -> Panel:
+def _dots(metric: str, names: Sequence[str], pairs: Sequence[tuple[ModelRecord, str]]) -> Panel:
     columns = {
-        "gradient": ("similarity", ""), "SmoothGrad": ("first", "smooth "),
+        "gradient": ("similarity", ""), "SmoothGrad": ("third", "smooth "),
         "another image's score": ("shuffled", "shuffled "), "untrained network": ("control", "control "),
     }  # fmt: skip
     series = [
-        Series(label, style, [smooth_or_plain(model, prefix, metric, target) for model, target in pairs])
+        Series(label, style, [_mean(model, prefix, f"{metric} {target}") for model, target in pairs])
         for label, (style, prefix) in columns.items()
     ]
     series += [
@@ -86,17 +79,15 @@ def _dots(title: str, metric: str, names: Sequence[str], pairs: Sequence[tuple[M
         for name in ("floor", "ceiling")
     ]
     known = [one for one in series if any(one.points)]
-    return Panel(title, "", names, f"{metric_title(metric)} with the score", known, sideways=True)
+    title = metric_title(metric)
+    return Panel(title, "", names, f"{title} with the score", known, sideways=True)
 
 
-def smooth_or_plain(model: ModelRecord, prefix: str, metric: str, target: str) -> Mapping[str, object] | None:
+def _mean(model: ModelRecord, prefix: str, column: str) -> IntervalRecord | None:
     """A mean by its prefix; SmoothGrad's column also names its noise."""
-    if prefix != "smooth ":
-        return model["means"].get(f"{prefix}{metric} {target}")
-    found = [
-        v for n, v in model["means"].items() if n.startswith(prefix) and n.endswith(f" {metric} {target}")
-    ]
-    return found[0] if found else None
+    known = [n for n in model["means"] if n.startswith(prefix) and n.endswith(f" {column}")]
+    plain = known[0] if prefix == "smooth " and known else f"{prefix}{column}"
+    return model["means"].get(plain)
 
 
 def gallery(panels: Mapping[str, Tensor], model: ModelRecord) -> FigureData | None:
@@ -112,8 +103,8 @@ def gallery(panels: Mapping[str, Tensor], model: ModelRecord) -> FigureData | No
         if name in panels
     ]
     caption = (
-        f"The most (left) and the least (right) aligned images; gradients of the {target_title(settings['targets'][0])}, "
-        f"with their {metric_title(settings['metrics'][0])}."
+        "The most (left) and the least (right) aligned images; gradients of the "
+        f"{target_title(settings['targets'][0])}, with their {metric_title(settings['metrics'][0])}."
     )
     return grid(caption, lines, title="Best and worst aligned images")
 
@@ -133,7 +124,7 @@ def generated(record: Record) -> list[FigureData]:
                         point if bool(model["control"]) == control else None
                         for model, point in zip(models, points(models, f"{task}: {measure}"), strict=True)
                     ])
-                    for label, style, control in (("model", "first", False), ("control", "any", True))
+                    for label, style, control in (("model", "first", False), ("control", "sixth", True))
                 ],
                 references={"before following the gradient": starts[f"{task}: {measure}"]}, sideways=True,
             )
@@ -141,7 +132,7 @@ def generated(record: Record) -> list[FigureData]:
         ]  # fmt: skip
         if panels:
             caption = "Dots with 95 % intervals over images; the same images and seeds for all models."
-            found.append(curves(caption, _in_rows(panels), title=axis.capitalize()))
+            found.append(curves(caption, _in_rows(panels), title=axis))
     return found
 
 

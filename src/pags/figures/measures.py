@@ -22,10 +22,10 @@ def main_figure(record: SweepRecord) -> FigureData:
     ]
     rows.append([sweeps.accuracy_panel(record, line) for line in lines])
     caption = (
-        f"Top: change of the output under perturbations of l2 norm {norm:g} on and off the manifold; larger is "
-        "less robust. Middle: similarity of input gradients and the score, between its floor (noise) and its "
-        "ceiling (a second estimate of the score), both of the standard network. Bottom: accuracy. Behind "
-        "the curves, the regime of each model. Bands: 95 % intervals over "
+        f"Top: change of the output under perturbations of l2 norm {norm:g} on and off the manifold; larger "
+        "is less robust. Middle: similarity of input gradients and the score, between its floor (noise) and "
+        "its ceiling (a second estimate of the score), both of the standard network. Bottom: accuracy. "
+        "Behind the curves, the regime of each model. Bands: 95 % intervals over "
         f"{'seeds and ' if seeds > 1 else ''}images ({seeds} seed{'s' if seeds > 1 else ''})."
     )
     return curves(caption, rows)
@@ -66,9 +66,10 @@ def at_two_resolutions(parts: Parts) -> FigureData:
     accurate = [Series("accuracy", "accuracy", sweeps.points(transfer["models"], "correct"))]
     below = Panel("", "strength ε", ticks, "accuracy", accurate, limits=(0, 1.02))
     caption = (
-        "Above: similarity of the gradient of the predicted class's logit and the score of that class; below: "
-        f"accuracy. Left, in the place of the paper's ImageNet: classifiers of {size} pixels, gradients scaled "
-        f"down to the score's {low}. Right, in the place of its ImageNet-64: strengths up to excessive."
+        "Above: similarity of the gradient of the predicted class's logit and the score of that class; "
+        f"below: accuracy. Left, in the place of the paper's ImageNet: classifiers of {size} pixels, "
+        f"gradients scaled down to the score's {low}. Right, in the place of its ImageNet-64: strengths up "
+        "to excessive."
     )
     rows = [[left, right], [below, sweeps.accuracy_panel(record, line)]]
     return curves(caption, rows)
@@ -85,8 +86,8 @@ def _transferred(transfer: Record, metric: str, heading: str) -> Panel:
         Series("gradient of the logit", "similarity", sweeps.points(models, column)),
         Series("logit, another image's score", "shuffled", sweeps.points(models, f"shuffled {column}")),
     ]
-    floors = {name: value for name, value in models[0]["means"].items() if name.startswith(f"floor {metric}")}
-    references = {"floor": value["estimate"] for value in list(floors.values())[:1] if value}
+    floor = sweeps.reference(models[0], "floor", metric, "logit")
+    references = {"floor": floor["estimate"]} if floor and floor["estimate"] is not None else {}
     ticks = [f"{model['strength']:g}" for model in models]
     y = f"{sweeps.metric_title(metric)} with the score"
     return Panel(heading, "strength ε", ticks, y, series, references=references)
@@ -103,9 +104,9 @@ def smoothgrad(parts: Parts) -> FigureData:
         if f"{metric} logit" in known
     ]
     caption = (
-        "Gradients of the predicted class's logit and their means over noisy copies of the image (SmoothGrad), "
-        "for several standard deviations of the noise. If robustness is what aligns gradients, smoothing helps "
-        "weak models most."
+        "Gradients of the predicted class's logit and their means over noisy copies of the image "
+        "(SmoothGrad), for several standard deviations of the noise. If robustness is what aligns gradients, "
+        "smoothing helps weak models most."
     )
     return curves(caption, [panels])
 

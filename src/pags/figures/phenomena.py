@@ -47,7 +47,7 @@ def noise_robustness(parts: Parts) -> FigureData:
     caption = (
         "Left: relative noise robustness, the ratio of the output's changes under noise on the signal and "
         "on the distractor; above 1 the network is more robust on the distractor. Right, beyond the paper: "
-        "the share of the gradient's energy on the signal, also for other distractors and for informative ones."
+        "the share of the gradient's energy on the signal, also for other and for informative distractors."
     )
     return curves(caption, [[ratios, _energy(record)]])
 
@@ -132,7 +132,7 @@ def task_pictures(record: Record, panels: Any, task: str) -> FigureData:
     aims = panels["targets" if synthesis else "labels"].tolist()
     classes = ", ".join(record["data"]["classes"][int(aim)] for aim in aims)
     caption = f"{task.replace('-', ' ').capitalize()}; the classes aimed at are {classes}."
-    return grid(caption, lines, title=task.replace("-", " ").capitalize())
+    return grid(caption, lines)
 
 
 def _result(means: Record, task: str) -> str:

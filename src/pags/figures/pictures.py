@@ -9,10 +9,10 @@ OWN = (
     "the number is the {metric} of exactly the gradient above it and the score of its image."
 )
 SUM = (
-    "Gradients of the sum of the logits beside the score of all classes, from no robustness (top) to excessive "
-    "robustness; each number is the {metric} of the gradient and the score of its image. Cross-entropy never "
-    "trains the sum of the last layer's rows, so this gradient is determined by the random initialisation; "
-    "gradients of single logits are in Figures 1, 6 and 14."
+    "Gradients of the sum of the logits beside the score of all classes, from no robustness (top) to "
+    "excessive robustness; each number is the {metric} of the gradient and the score of its image. "
+    "Cross-entropy never trains the sum of the last layer's rows, so this gradient is determined by the "
+    "random initialisation; gradients of single logits are in Figures 1, 6 and 14."
 )
 
 
@@ -50,8 +50,8 @@ def regimes(parts: Parts) -> FigureData:
     untrained = sweeps.model(record, sweeps.UNTRAINED)
     control = sweeps.gradient_line(gallery, untrained, "logit", "untrained\ncontrol", _metric(parts))
     caption = (
-        f"{_said(OWN, parts)} The regime of a network is decided by the written rule; where an interval holds "
-        "a border, both are named."
+        f"{_said(OWN, parts)} The regime of a network is decided by the written rule; where an interval "
+        "holds a border, both are named."
     )
     return grid(caption, [*lines[:2], control, *lines[2:]], across=True)
 
@@ -96,7 +96,7 @@ def directions(parts: Parts) -> FigureData:
     lines += [Line(f"off {place + 1}", part, signed=True) for place, part in enumerate(whole - on)]
     caption = (
         f"Parts of normal noise in the estimated tangent space of each image (dimension "
-        f"{parts.sweep['chance']['k']:g}), and orthogonal to it. Each is scaled by its largest absolute value."
+        f"{parts.sweep['chance']['k']:g}), and orthogonal to it; each scaled by its largest absolute value."
     )
     return grid(caption, lines, across=True)
 

@@ -5,19 +5,18 @@ Titles and symbols come from the record, so an objective, a target or a metric o
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from pags.figures.kinds import NUMBERED, Line, Panel, Series
 from pags.records import IntervalRecord, ModelRecord, RegimeRecord, SweepLine, SweepRecord
 
+T = TypeVar("T")
 STANDARD, UNTRAINED = "standard", "untrained"
 METRICS = {"lpips": "1 − LPIPS", "cosine": "cosine", "ssim": "SSIM", "rank": "rank correlation"}
-TARGETS = {
-    "logit": "logit", "log-probability": "log-probability", "margin": "margin", "loss": "loss",
-    "sum-of-logits": "sum of logits", "log-sum-exp": "log-sum-exp",
-}  # fmt: skip
+TARGETS = {"sum-of-logits": "sum of logits"}
+SIDES = {"on": "on the manifold", "off": "off the manifold", "any": "isotropic noise (chance level)"}
 MOST = 9
 """Strengths that a grid shows at most; of longer sweeps, evenly spaced ones with both ends."""
 
@@ -103,15 +102,10 @@ def reference(found: ModelRecord, line: str, metric: str, target: str) -> Interv
 def robustness_panel(record: SweepRecord, line: SweepLine, norm: float, heading: str) -> Panel:
     """Change of the output on and off the manifold along a sweep, at one norm of the perturbation."""
     found = along(record, line)
-    labels = {
-        "on": "on the manifold", "off": "off the manifold", "any": "isotropic noise (chance level)"
-    }  # fmt: skip
-    series = [Series(label, part, points(found, f"{part} {norm:g}")) for part, label in labels.items()]
-    change = settled(record, "change", "softmax-l2")
-    return Panel(
-        heading, axis(line), ticks(line), f"output change ({change})", series, zero=True,
-        regimes=[regime_name(each["regime"]) for each in found],
-    )  # fmt: skip
+    series = [Series(label, part, points(found, f"{part} {norm:g}")) for part, label in SIDES.items()]
+    y = f"output change ({settled(record, 'change', 'softmax-l2')})"
+    regimes = [regime_name(each["regime"]) for each in found]
+    return Panel(heading, axis(line), ticks(line), y, series, zero=True, regimes=regimes)
 
 
 def alignment_panel(
@@ -156,7 +150,7 @@ def accuracy_panel(record: SweepRecord, line: SweepLine, heading: str = "") -> P
     )  # fmt: skip
 
 
-def evenly(values: Sequence[float], most: int = MOST) -> list[float]:
+def evenly(values: Sequence[T], most: int = MOST) -> list[T]:
     """At most `most` (at least 2) of the values, evenly spaced, both ends among them."""
     if len(values) <= most:
         return list(values)

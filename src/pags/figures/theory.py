@@ -26,8 +26,9 @@ def theory_figures(record: Record) -> dict[str, FigureData]:
 
 def _theorem_1(found: Record) -> FigureData:
     caption = (
-        "Distance of rho1 at noise σ from rho2, mean over images with twice its standard error. Where the network "
-        "is linear both are equal up to rounding; else the distance falls with the slope that is drawn."
+        "Distance of rho1 at noise σ from rho2, mean over images with twice its standard error. Where the "
+        "network is linear both are equal up to rounding; else the distance falls with the slope that is "
+        "drawn."
     )
     return curves(caption, [[_distances(name, curve) for name, curve in found.items()]])
 
@@ -90,7 +91,10 @@ def _argument_1(found: Record) -> FigureData:
         strength, epochs = trace["strength"], list(range(len(trace["runs"][0]["loss"])))
         scale = strength or 1.0
         halves = [
-            _runs(f"squared gradient {kind} the manifold", kind, [[scale * v for v in run[kind]] for run in trace["runs"]])
+            _runs(
+                f"squared gradient {kind} the manifold", kind,
+                [[scale * value for value in run[kind]] for run in trace["runs"]],
+            )
             for kind in ("on", "off")
         ]  # fmt: skip
         title = f"λ = {strength:g}" + ("" if strength else " (control, not scaled)")
@@ -124,7 +128,8 @@ def _argument_2(found: Record) -> FigureData:
     middle = median(run[0] for run in found["decays"]["uncorrelated"])
     guide = [{"estimate": middle * (n / sizes[0]) ** -0.5} for n in sizes]
     decay = Panel(
-        "weights fall with the number of images", "training images N", [f"{n:,}" for n in sizes], "rms weight of the distractor",
+        "weights fall with the number of images", "training images N", [f"{n:,}" for n in sizes],
+        "rms weight of the distractor",
         [*series, Series("N^(−1/2)", "guide", guide)], places=sizes, log="xy",
     )  # fmt: skip
     caption = "What of the weights lies outside the span of the data, and how weights on a distractor fall."

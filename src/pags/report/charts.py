@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pags.figures.sweeps import evenly
 from pags.records import Record
 from pags.report.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, RED, SKY, new_figure, styled
 
@@ -165,7 +166,7 @@ def _upright(axis: Any, panel: Record, handles: dict[str, Any]) -> None:
             axis.set_xticks(places, panel["ticks"])
             axis.minorticks_off()
     else:
-        labelled = thinned([place for place, tick in enumerate(panel["ticks"]) if tick])
+        labelled = evenly([place for place, tick in enumerate(panel["ticks"]) if tick], TICKS)
         axis.set_xticks(labelled, [panel["ticks"][place] for place in labelled], fontsize=7)
         axis.set_xlim(-0.5, len(places) - 0.5)
     if "y" in panel["log"]:
@@ -234,13 +235,6 @@ def _sideways(axis: Any, panel: Record, handles: dict[str, Any]) -> None:
     axis.set_yticks(range(len(panel["ticks"])), panel["ticks"], fontsize=8)
     axis.set_ylim(len(panel["ticks"]) - 0.5, -0.5)
     axis.set_xlabel(panel["y"])
-
-
-def thinned(places: Sequence[int]) -> list[int]:
-    """Evenly spaced ones of the places that have a label, both ends among them: few enough to be read."""
-    if len(places) <= TICKS:
-        return list(places)
-    return [places[round(step * (len(places) - 1) / (TICKS - 1))] for step in range(TICKS)]
 
 
 def _number(point: Mapping[str, Any] | None, name: str) -> float:

@@ -126,9 +126,7 @@ def _gradients(gallery: Gallery, models: Sequence[ModelRecord], target: str, met
     layers = [_column(gallery, f"layers {key}").tolist() for key in keys]
     return _vectors(pairs) | {
         "similarity": [[_number(value) for value in values] for values in numbers],  # [strength][image]
-        "layers": [
-            [[_number(v) for v in row] for row in values] for values in layers
-        ],  # [strength][image][5]
+        "layers": [[[_number(v) for v in row] for row in each] for each in layers],  # …, five terms
     }
 
 

@@ -89,13 +89,24 @@ def draw(data: FigureData) -> Any:
 def inline(svg: bytes, prefix: str, title: str) -> Markup:
     """An SVG file as an element of a page: ids of its own, a title, no style of the whole page."""
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", svg.decode(), flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text[text.index("<svg") :])
+    text = text[text.index("<svg") :]
+    kept = set(re.findall(r'(?:href="|url\()#([^")]+)', text))  # each of these once, and no other id
+    text = re.sub(r' id="([^"]+)"', lambda found: _taken(kept, found), text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     head, rest = text.split(">", 1)
     natural = float(head.split(' width="')[1].split("pt")[0]) * 4 / 3
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     words = escape(title)
     about = f'role="img" aria-label="{words}" style="--natural: {natural:.0f}px"'
     return Markup(f"{head} {about}><title>{words}</title>{rest.strip()}")
+
+
+def _taken(names: set[str], found: re.Match[str]) -> str:
+    """An id where its name is among those that are left, which it then is no more."""
+    if found[1] not in names:
+        return ""
+    names.remove(found[1])
+    return found[0]
 
 
 def _reduced(png: bytes) -> str:

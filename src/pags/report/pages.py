@@ -8,9 +8,10 @@ from typing import cast
 from torch import Tensor
 
 from pags.errors import PagsError
-from pags.figures import audits, catalogue, phenomena, sweeps
+from pags.figures import audits, catalogue, sweeps
 from pags.figures.kinds import FigureData, stem
 from pags.figures.measures import main_figure
+from pags.figures.phenomena import task_pictures as made
 from pags.figures.theory import TITLES, theory_figures
 from pags.records import AuditRecord, Record, ReproductionRecord, SweepRecord
 from pags.report import words
@@ -260,7 +261,7 @@ def write_generate(store: Store, record: Record, panels: Mapping[str, Tensor]) -
     tasks, starts = record["settings"]["tasks"], record["starts"]
     numbers = _drawn(store, "generate", {str(n): each for n, each in enumerate(audits.generated(record))})
     pictures = [
-        shown(store, f"generate-{task}", phenomena.task_pictures(record, panels, task))
+        shown(store, f"generate-{task}", made(record, panels, task), title=words.task_title(task))
         for task in (tasks if len(panels["originals"]) else ())
     ]
     columns = {
