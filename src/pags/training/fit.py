@@ -71,7 +71,8 @@ def fit(
     """Train `model` in place, yielding a record after each epoch.
 
     Args:
-        model: any network that `objective` can use.
+        model: any network that `objective` can use; one with a method `prepare` is shown some of the images
+            first (see `prepare`).
         objective: a loss for each image of a batch.
         data: the training images.
         plan: epochs, optimiser, schedule, augmentation.
@@ -121,6 +122,7 @@ class _Run:
         self.settings |= {"fingerprint": fingerprint}
         if fabric.device.type == "cpu":
             keep_freed_memory()
+        prepare(model, data, seed)
         self.layout = torch.channels_last if channels_last else torch.preserve_format
         model.to(fabric.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.layers = _joined(model) if fabric.world_size > 1 else []
@@ -191,7 +193,8 @@ class _Run:
         """The objective's losses for the rows of this process."""
         for layer in self.layers:
             layer.shared = self._shared(batch)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=self.layout))
+        images = batch.images.contiguous(memory_format=self.layout)
+        batch = replace(batch, images=images, label_smoothing=self.plan.label_smoothing)
         draws = generator(self.seed, "objective", self.epoch, self.batch)
         return self.objective(self.model, batch, draws)
 
@@ -216,7 +219,8 @@ class _Run:
         """
         sums = gathered(self.loss_sum, self.fabric.world_size)
         total = float(sums.sum())
-        if math.isfinite(total) and all(bool(w.isfinite().all()) for w in self.inner.parameters()):
+        finite = [weight.isfinite().all() for weight in self.inner.parameters()]
+        if math.isfinite(total) and bool(torch.stack(finite).all()):
             return sums
         kept = self.slot is not None and self.slot.store.has(self.slot.name)
         where = (
@@ -267,6 +271,18 @@ class _Run:
         """Leave the model in evaluation mode, with its averaged weights where there are any."""
         self.inner.load_state_dict({**self.inner.state_dict(), **self.average})
         self.inner.eval()
+
+
+IMAGES_TO_PREPARE = 2000
+
+
+def prepare(model: nn.Module, data: ImageSet, seed: int) -> None:
+    """Give a network whose first layer is a function of the images, such as `PlainNetwork`, some of them.
+
+    A seeded choice of `IMAGES_TO_PREPARE`; a network that has been prepared or trained keeps what it has.
+    """
+    if (hook := getattr(model, "prepare", None)) is not None:
+        hook(data.sample(min(len(data), IMAGES_TO_PREPARE), seed).images.to(next(model.parameters()).device))
 
 
 def _check_same(slot: Slot, found: Record, wanted: Record) -> None:

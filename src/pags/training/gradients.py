@@ -31,8 +31,9 @@ def loss_and_gradient(
     images = batch.images.detach().requires_grad_()
     with cheaper_derivatives(model) as rules:
         logits = model(images)
-        losses = cross_entropy(logits, batch.labels, reduction="none")
-        values = losses if penalised == "loss" else PENALISED[penalised](logits, batch.labels)
+        losses = batch.losses(logits)
+        plain = penalised == "loss" and not batch.label_smoothing
+        values = losses if plain else PENALISED[penalised](logits, batch.labels)
         with rules.of_inputs_alone():
             return losses, torch.autograd.grad(values.sum(), images, create_graph=True)[0]
 

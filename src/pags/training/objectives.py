@@ -10,7 +10,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from pags.arrays import PerImage, dots
 from pags.data.batches import Batch
@@ -35,7 +34,7 @@ class CrossEntropy:
     """l(f(x), y)."""
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
-        return cross_entropy(model(batch.images), batch.labels, reduction="none")
+        return batch.losses(model(batch.images))
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Smoothness:
         both = torch.cat([batch.images, batch.images + self.sigma * batch.normal(draws)])
         clean, noisy = model(both).chunk(2)
         change = noisy - clean
-        return cross_entropy(clean, batch.labels, reduction="none") + self.strength * dots(change, change)
+        return batch.losses(clean) + self.strength * dots(change, change)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class RandomisedSmoothing:
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
         noisy = batch.images + self.sigma * batch.normal(draws)
-        return cross_entropy(model(noisy), batch.labels, reduction="none")
+        return batch.losses(model(noisy))
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class AdversarialTraining:
         attack = replace(self.attack, radius=draw_radius(self.radii, draws)) if self.radii else self.attack
         start = attack.start_from(batch.normal(draws), batch.uniform(draws))
         attacked = attack.perturb(model, batch.images, batch.labels, start)
-        return cross_entropy(model(attacked), batch.labels, reduction="none")
+        return batch.losses(model(attacked))
 
 
 OBJECTIVES = ("pgd", "smoothing", "gradient-norm", "smoothness")
