@@ -2,12 +2,13 @@
 
 The attack leaves no trace: it takes the gradient with respect to the input alone, so no `.grad`
 is touched; the network is in evaluation mode meanwhile, so BatchNorm keeps its statistics and
-images do not see each other; and it draws from the generator that it is given.
+images do not see each other; and it draws from the generator that it is given. Where it is asked to attack
+the network that a training step sees, BatchNorm takes the batch's statistics, and keeps its own all the same.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pags.arrays import Images, Labels, PerImage, clip_norm, scale_to
-from pags.classifiers.modes import evaluating, predict
+from pags.classifiers.modes import evaluating, normalising_by_batch, predict
 from pags.errors import UsageError
 from pags.training.derivatives import cheaper_derivatives
 
 Norm = Literal["l2", "linf"]
+Statistics = Literal["running", "batch"]
 
 
 class Ball(NamedTuple):
@@ -50,6 +52,10 @@ BALLS: dict[str, Ball] = {
 }
 
 
+MODES = {"running": evaluating, "batch": normalising_by_batch}
+"""In which mode the network is attacked, by whose statistics BatchNorm takes."""
+
+
 @dataclass(frozen=True)
 class PGD:
     """PGD on the cross-entropy (section 4; B.1, 4).
@@ -59,15 +65,19 @@ class PGD:
         steps: gradient steps.
         relative_step: the step's length is `relative_step · radius / steps` (B.2: 2.5 on MNIST, 2 elsewhere).
         norm: "l2" as in the paper, or "linf", where each pixel may change by the radius.
+        statistics: of BatchNorm, "running" as in evaluation mode, or those of the attacked "batch". In a
+            training whose weights move fast, the running ones lag behind: the attack is then made for
+            another network than the one that takes the step, which learns to be robust against that alone.
 
     Raises:
-        UsageError: a radius below zero, no steps, or another norm.
+        UsageError: a radius below zero, no steps, or another norm or statistics.
     """
 
     radius: float
     steps: int = 10
     relative_step: float = 2.5
     norm: Norm = "l2"
+    statistics: Statistics = "running"
 
     def __post_init__(self) -> None:
         if not 0 <= self.radius < float("inf"):
@@ -84,6 +94,10 @@ class PGD:
             )
         if self.norm not in BALLS:
             raise UsageError(f"a norm among {', '.join(BALLS)}", got=repr(self.norm), suggestion='norm="l2"')
+        if self.statistics not in MODES:
+            raise UsageError(
+                f"statistics among {', '.join(MODES)}", got=repr(self.statistics), suggestion="running"
+            )
 
     def start(self, images: Images, draws: torch.Generator) -> Images:
         """Perturbations drawn uniformly from the ball, drawn in the order of the images."""
@@ -111,7 +125,7 @@ class PGD:
             return images.detach().clone()
         ball, length = BALLS[self.norm], self.relative_step * self.radius / self.steps
         delta = self._into_ball(images, start)
-        with evaluating(model), weights_at_rest(model), cheaper_derivatives(model):
+        with MODES[self.statistics](model), weights_at_rest(model), cheaper_derivatives(model):
             for _ in range(self.steps):
                 gradient = loss_gradient(model, images + delta, labels)
                 delta = self._into_ball(images, delta + ball.step(gradient, length))
@@ -168,6 +182,27 @@ def robust_correct(
     return torch.cat(
         [(predict(model, attack.perturb(model, x, y, s)).argmax(1) == y).float() for x, y, s in parts]
     )
+
+
+def adversarial_losses(
+    model: nn.Module, images: Images, labels: Labels, attack: PGD, draws: torch.Generator
+) -> dict[Statistics, float]:
+    """The mean cross-entropy under attack, with running statistics and with those of the batch.
+
+    Each is that of the network that was attacked. Where training was sound the two are alike; a network that
+    was trained against attacks on another one has a loss well above that of its training in one of them.
+
+    Args:
+        model, attack: as in `PGD`, whose own `statistics` do not count.
+        images, labels: one batch, as large as those of the training.
+        draws: names the start of the attack, the same in both modes.
+    """
+    start, found = attack.start(images, draws), dict[Statistics, float]()
+    for statistics in ("running", "batch"):
+        attacked = replace(attack, statistics=statistics).perturb(model, images, labels, start)
+        with MODES[statistics](model), torch.no_grad():
+            found[statistics] = float(cross_entropy(model(attacked), labels))
+    return found
 
 
 def _interval(x: Tensor, radius: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from torch import nn
 from pags.arrays import PerImage, dots
 from pags.data.batches import Batch
 from pags.errors import UsageError
-from pags.training.attack import PGD, Norm
+from pags.training.attack import PGD, Norm, Statistics
 from pags.training.gradients import PENALISED, Penalised, check_strength, draw_radius, loss_and_gradient
 from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm
 
@@ -141,6 +141,7 @@ def make_objective(
     attack_steps: int = 10,
     relative_step: float = 2.5,
     norm: Norm = "l2",
+    attack_statistics: Statistics = "running",
     radii: tuple[float, ...] = (),
     smoothness_sigma: float = 0.1,
     penalised: Penalised = "loss",
@@ -155,6 +156,7 @@ def make_objective(
         attack_steps: gradient steps of the attack in "pgd".
         relative_step: length of all those steps together, in radii.
         norm: of the ball in "pgd".
+        attack_statistics: BatchNorm's during the attack in "pgd", see `PGD`.
         radii: from which each batch of "pgd" draws its epsilon, instead of `strength`, if there are any.
         smoothness_sigma: the noise's standard deviation in "smoothness".
         penalised: whose gradient "gradient-norm" penalises.
@@ -176,7 +178,9 @@ def make_objective(
     if preset == "paper" and penalised == "loss":
         penalised = "true-logit"
     make: dict[str, Callable[[], Objective]] = {
-        "pgd": lambda: AdversarialTraining(PGD(strength, attack_steps, relative_step, norm), radii),
+        "pgd": lambda: AdversarialTraining(
+            PGD(strength, attack_steps, relative_step, norm, attack_statistics), radii
+        ),
         "smoothing": lambda: RandomisedSmoothing(strength),
         "gradient-norm": lambda: GradientNorm(strength, penalised),
         "smoothness": lambda: Smoothness(strength, smoothness_sigma),
