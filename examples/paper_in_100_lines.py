@@ -31,7 +31,7 @@ def train(model: torch.nn.Module, objective: pags.Objective, images: pags.ImageS
 
 
 def main() -> None:
-    data = pags.load("digits")
+    data = pags.load_data("digits")
     images, test = data.train, data.test if not QUICK else data.test.take(slice(0, 32))
     torch.manual_seed(SEED)  # initial weights; everything else is drawn from named generators
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conftest import seeded
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import UsageError
 from pags.measure.alignment import Reference, alignment_share, derangement, picture_features
 from pags.measure.lpips import LPIPS
@@ -133,7 +133,7 @@ def test_the_floor_is_seeded(reference: Reference) -> None:
 
 def test_on_real_digits_the_floor_is_below_and_the_ceiling_above(lpips: LPIPS) -> None:
     """Two scores estimated from two halves of the training images agree more than noise does."""
-    data = load("digits")
+    data = load_data("digits")
     images, half = data.test.images[:60], len(data.train) // 2
     first, second = (
         score_of(IdealDenoiser(part.images), images, 1.0)

@@ -1,5 +1,6 @@
 """The attack: in the ball and the pixel range to the last digit, image by image, without a trace."""
 
+import copy
 import math
 from copy import deepcopy
 
@@ -12,9 +13,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from conftest import Linear, Traces, confident_network, network_with_batch_norm, seeded, smooth_network
-from pags.arrays import norms
+from pags.arrays import norms, scale_to
 from pags.errors import UsageError
-from pags.training.attack import PGD, Norm, ascent_direction, attack_outcome, robust_correct, weights_at_rest
+from pags.training.attack import (
+    PGD,
+    Norm,
+    Statistics,
+    adversarial_losses,
+    ascent_direction,
+    attack_outcome,
+    robust_correct,
+    weights_at_rest,
+)
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -30,7 +40,7 @@ def labels_for(n: int, seed: int = 0, classes: int = 3) -> Tensor:
     return torch.randint(0, classes, (n,), generator=seeded(seed))
 
 
-def losses(model: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def losses(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         return cross_entropy(model(images), labels, reduction="none")
 
@@ -302,19 +312,56 @@ def test_the_start_draws_directions_first_and_then_one_number_an_image(n: int) -
 # --- no trace --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("statistics", ["running", "batch"])
 @pytest.mark.parametrize("inside", [torch.enable_grad, torch.no_grad])
-def test_an_attack_leaves_no_trace(inside: type) -> None:
+def test_an_attack_leaves_no_trace(inside: type, statistics: Statistics) -> None:
     """In `.grad`, weights, BatchNorm, modes of submodules, the images; and works where gradients are off."""
     model, images, labels = network_with_batch_norm(), random_images(4), labels_for(4)
     traces, copy = Traces(model), images.clone()
     with inside():
-        attacked = PGD(0.5)(model, images, labels, seeded(0))
+        attacked = PGD(0.5, statistics=statistics)(model, images, labels, seeded(0))
         robust_correct(model, images, labels, PGD(0.5), seeded(0))
+        adversarial_losses(model, images, labels, PGD(0.5), seeded(0))
     traces.assert_none()
     assert torch.equal(images, copy)
     assert not images.requires_grad
     assert not attacked.requires_grad
-    assert (losses(model.eval(), attacked, labels) > losses(model, images, labels)).all()
+    seen = by_batch(model) if statistics == "batch" else model.eval()
+    raised = losses(seen, attacked, labels) - losses(seen, images, labels)
+    assert (raised.mean() if statistics == "batch" else raised.min()) > 0
+
+
+def by_batch(model: nn.Module) -> nn.Module:
+    """A copy without statistics of its own, so that it takes those of the batch in evaluation mode too."""
+    model = copy.deepcopy(model).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean = layer.running_var = None
+    return model
+
+
+def test_an_attack_by_the_statistics_of_the_batch_is_one_on_the_network_of_the_training_step() -> None:
+    model, images, labels = network_with_batch_norm(), random_images(4), labels_for(4)
+    model.append(nn.Dropout(0.5))  # which stays off
+    inside = images.clamp(0.3, 0.7)
+    attack = PGD(0.2, steps=1, relative_step=1.0, statistics="batch")
+    found = attack.perturb(model, inside, labels, torch.zeros_like(inside)) - inside
+    x = inside.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(by_batch(model)(x), labels), x)
+    torch.testing.assert_close(found, scale_to(gradient, 0.2), rtol=1e-3, atol=1e-5)
+    other = PGD(0.2, steps=1, relative_step=1.0).perturb(model, inside, labels, torch.zeros_like(inside))
+    assert (found - (other - inside)).norm() > 0.02
+
+
+def test_adversarial_losses_are_those_of_the_network_that_was_attacked() -> None:
+    """With running statistics in evaluation mode, with the batch's in training mode."""
+    model, images, labels, attack = network_with_batch_norm(), random_images(8), labels_for(8), PGD(0.5)
+    found = adversarial_losses(model, images, labels, attack, seeded(3))
+    for statistics, seen in (("running", copy.deepcopy(model).eval()), ("batch", by_batch(model))):
+        attacked = attack(seen, images, labels, seeded(3))
+        expected = float(losses(seen, attacked, labels).mean())
+        assert found[statistics] == pytest.approx(expected, rel=1e-4)
+    assert abs(found["running"] - found["batch"]) > 0.01
 
 
 def test_an_interrupted_attack_puts_the_modes_back() -> None:

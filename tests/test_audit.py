@@ -14,7 +14,7 @@ from pags.arrays import Images, cosines, split
 from pags.auditing import Audit, audit, compare
 from pags.auditing.columns import gradients, robust, smooth_gradients
 from pags.data.resize import kept_energy, resized
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.data.worlds import Bayes, World, linear_world, mixture_world
 from pags.errors import UsageError
 from pags.manifold.estimators import ExactTangent, LocalPCA
@@ -47,7 +47,7 @@ def exact(world: World) -> Audit:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[nn.Module, Tensor, Tensor, LocalPCA, IdealDenoiser]:
-    data = load("digits")
+    data = load_data("digits")
     train = data.train.take(slice(0, 300))
     net = network_with_batch_norm(channels=1, classes=10)
     tangent, denoiser = LocalPCA(train.images, k=5), IdealDenoiser(train.images, train.labels)

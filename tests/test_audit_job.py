@@ -13,7 +13,7 @@ from pags.auditing.options import default_norms, default_radii
 from pags.cli import app, main
 from pags.cli import audit as command
 from pags.data.imageset import ImageSet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import UsageError
 from pags.experiments import audit_estimates as estimates
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, make_settings, run_audit, untrained
@@ -228,17 +228,17 @@ def test_principal_dimension_of_what_has_one() -> None:
     codes = torch.linalg.qr(torch.randn(500, 4, generator=seeded(1)))[0] * 500**0.5
     images = ((codes * scales) @ axes.T + 0.5).clamp(0, 1).reshape(-1, 1, 8, 8)
     assert principal_dimension(images) == 4  # three, but no fewer than four
-    assert 15 <= principal_dimension(load("digits").train.images) <= 30
+    assert 15 <= principal_dimension(load_data("digits").train.images) <= 30
     assert principal_dimension(torch.full((20, 1, 8, 8), 0.5)) == 4
 
 
 def test_an_autoencoder_is_read_back_from_its_weights(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = Estimates(Workshop(store), load("digits").train.take(slice(0, 64)), 10, 0)
+    made = Estimates(Workshop(store), load_data("digits").train.take(slice(0, 64)), 10, 0)
     network, about = made.autoencoder(7)
     assert about["latent"] == 7
     path = next((tmp_path / "autoencoders").iterdir())
-    images = load("digits").test.images[:5]
+    images = load_data("digits").test.images[:5]
     assert torch.equal(load_autoencoder(path)(images), network(images))
     denoiser, about = made.denoiser()
     assert about["classes"] == 0  # 64 images are too few to know classes

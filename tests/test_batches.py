@@ -47,3 +47,31 @@ def test_draws_are_the_plain_ones_where_the_batch_is_whole() -> None:
     normal, uniform = batch.normal(seeded(7)), batch.uniform(seeded(7))
     assert torch.equal(normal, torch.randn(5, 2, 3, 3, generator=seeded(7)).double())
     assert torch.equal(uniform, torch.rand(5, generator=seeded(7)).double())
+
+
+def test_alternating_flips_show_each_image_from_both_sides_in_two_epochs() -> None:
+    """Which side comes first is a coin for each image, the same however the epoch is cut into batches."""
+
+    def sides(epoch: int, size: int = 20, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        batches = list(epoch_batches(DATA, size, seed=3, epoch=epoch, first=first, flip="alternate"))
+        index = torch.cat([b.index for b in batches])
+        seen, plain = torch.cat([b.images for b in batches]), DATA.images[index]
+        turned = (seen == plain.flip(-1)).flatten(1).all(1)
+        assert torch.equal(turned, ~(seen == plain).flatten(1).all(1))
+        return index, turned[index.argsort()] if not first else turned
+
+    (_, one), (_, two), (_, three) = sides(0), sides(1), sides(2)
+    assert torch.equal(one, ~two)
+    assert torch.equal(one, three)
+    assert 10 < int(one.sum()) < 35
+    assert torch.equal(sides(1, size=7)[1], two)
+    index, rest = sides(1, first=1)
+    assert torch.equal(rest, two[index])
+
+
+def test_smoothed_losses_are_cross_entropies_with_smoothed_targets() -> None:
+    logits = torch.randn(6, 4, generator=seeded(), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    target = 0.8 * torch.eye(4, dtype=torch.float64)[labels] + 0.2 / 4
+    batch = Batch(torch.rand(6, 1, 2, 2), labels, torch.arange(6), label_smoothing=0.2)
+    torch.testing.assert_close(batch.losses(logits), -(target * logits.log_softmax(1)).sum(1))

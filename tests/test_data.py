@@ -16,7 +16,7 @@ from conftest import seeded
 from pags.data.imageset import ImageSet, split
 from pags.data.patterns import TEXTURES
 from pags.data.sheet import contact_sheet
-from pags.data.sources import SOURCES, load
+from pags.data.sources import SOURCES, load_data
 from pags.errors import UsageError
 from pags.store import fingerprint
 
@@ -48,7 +48,7 @@ def test_constant_channels_do_not_make_a_normalisation_divide_by_zero() -> None:
 
 
 def test_digits_keep_their_numbers_and_their_name_in_records() -> None:
-    data = load("digits")
+    data = load_data("digits")
     images = data.train.pixels.double()
     assert data.train.statistics() == (
         tuple(images.mean((0, 2, 3)).tolist()),
@@ -138,7 +138,7 @@ BAD_SPECS = {
 def test_specs_that_make_no_sense_say_so(what: str) -> None:
     spec, says = BAD_SPECS[what]
     with pytest.raises(UsageError, match=says) as caught:
-        load(spec)
+        load_data(spec)
     assert "\n" not in str(caught.value)
 
 
@@ -147,25 +147,25 @@ def test_the_folder_of_data_sets_comes_from_the_environment(
 ) -> None:
     monkeypatch.setenv("PAGS_DATA", str(tmp_path / "named"))
     with pytest.raises(Exception, match=str(tmp_path / "named")):
-        load("mnist", download=False)
+        load_data("mnist", download=False)
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "fashion_mnist"])
 def test_names_are_taken_with_either_stroke(name: str, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"train-images-idx3-ubyte\.gz \(md5 8d4fb7"):
-        load(name, folder=tmp_path, download=False)
+        load_data(name, folder=tmp_path, download=False)
 
 
 def test_provenance_is_plain_and_tells_options_apart() -> None:
     specs = ["digits", "digits-distractor", "digits-distractor?seed=1", "digits-distractor?letter=B"]
     specs += [f"digits-distractor?texture={name}" for name in TEXTURES]
-    sets = [load(spec) for spec in specs]
+    sets = [load_data(spec) for spec in specs]
     assert len({fingerprint(data.train.provenance) for data in sets}) == len(specs)
     assert set(SOURCES) >= {"digits", "mnist", "cifar10", "imagenet64", "folder", "npz", "mnist-distractor"}
 
 
 def test_a_sheet_shows_its_images() -> None:
-    data = load("digits").train.take(slice(0, 5))
+    data = load_data("digits").train.take(slice(0, 5))
     sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(data, columns=4, rows=2))))
     factor = 64 // 10
     assert sheet.shape == (2 * 10 * factor, 4 * 10 * factor, 3)

@@ -13,7 +13,7 @@ import pytest
 
 import pags.data.download as module
 from pags.data.download import WEIGHTS, Remote, digest, fetch
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import PagsError
 
 CONTENT = bytes(range(256)) * 40
@@ -125,7 +125,7 @@ def test_a_closed_network_ends_in_one_line_that_names_the_files(
 
     monkeypatch.setattr(module, "urlopen", closed)
     with pytest.raises(PagsError, match=r"\(md5 [0-9a-f]{32}\).* in .*the variable PAGS_DATA") as caught:
-        load(name, folder=tmp_path)
+        load_data(name, folder=tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
@@ -133,7 +133,7 @@ def test_a_closed_network_ends_in_one_line_that_names_the_files(
 def test_without_leave_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
     with pytest.raises(PagsError, match="no download asked for"):
-        load("cifar10", folder=tmp_path, download=False)
+        load_data("cifar10", folder=tmp_path, download=False)
 
 
 def test_pretrained_denoisers_have_their_addresses() -> None:

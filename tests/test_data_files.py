@@ -19,7 +19,7 @@ from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
 from pags.data.folders import images_of
 from pags.data.imageset import DataSet, ImageSet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.data.torchvision_sources import ArraysOnly
 from pags.errors import PagsError, UsageError
 
@@ -61,7 +61,7 @@ def test_idx_files_are_read_as_torchvision_reads_them(
     name: str, kind: type[datasets.MNIST], tmp_path: Path
 ) -> None:
     write_idx(tmp_path / kind.__name__ / "raw", packed=False)
-    ours = load(name, folder=tmp_path, download=False)
+    ours = load_data(name, folder=tmp_path, download=False)
     for part, train in ((ours.train, True), (ours.test, False)):
         theirs = kind(tmp_path, train=train)
         assert torch.equal(part.pixels[:, 0], theirs.data)
@@ -76,7 +76,7 @@ def test_it_does_not_matter_where_and_how_packed_the_files_are(tmp_path: Path) -
     places = {tmp_path / "a" / "MNIST" / "raw": False, tmp_path / "b": True, tmp_path / "c" / "mnist": True}
     for place, packed in places.items():
         write_idx(place, packed=packed)
-    sets = [load("mnist", folder=tmp_path / letter, download=False).train for letter in "abc"]
+    sets = [load_data("mnist", folder=tmp_path / letter, download=False).train for letter in "abc"]
     assert all(torch.equal(sets[0].pixels, other.pixels) for other in sets[1:])
     assert sets[0].provenance == sets[1].provenance == sets[2].provenance
 
@@ -84,7 +84,7 @@ def test_it_does_not_matter_where_and_how_packed_the_files_are(tmp_path: Path) -
 def test_files_of_mnist_are_not_taken_for_fashion(tmp_path: Path) -> None:
     write_idx(tmp_path / "digits", packed=True)
     with pytest.raises(PagsError, match="expected train-images-idx3-ubyte"):
-        load("fashion-mnist", folder=tmp_path / "digits", download=False)
+        load_data("fashion-mnist", folder=tmp_path / "digits", download=False)
 
 
 def test_originals_are_known_by_their_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_originals_are_known_by_their_checksum(tmp_path: Path, monkeypatch: pyte
     write_idx(tmp_path, packed=True)
     hashes = {hashlib.md5(content, usedforsecurity=False).hexdigest() for content in IDX.values()}
     monkeypatch.setitem(module.ORIGINALS, "mnist", hashes)
-    assert load("mnist", folder=tmp_path, download=False).name == "mnist"
+    assert load_data("mnist", folder=tmp_path, download=False).name == "mnist"
 
 
 BAD_IDX = {
@@ -111,7 +111,7 @@ BAD_IDX = {
 def test_damaged_idx_files_are_named(what: str, packed: bool, tmp_path: Path) -> None:
     write_idx(tmp_path, packed=packed, train_images_idx3_ubyte=BAD_IDX[what])
     with pytest.raises(PagsError, match="train-images-idx3-ubyte"):
-        load("mnist", folder=tmp_path, download=False)
+        load_data("mnist", folder=tmp_path, download=False)
 
 
 def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PagsError, match="t10k-images-idx3-ubyte"):
-        load("mnist", folder=tmp_path, download=False)
+        load_data("mnist", folder=tmp_path, download=False)
 
 
 @pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="MNIST is not here")
 def test_all_of_mnist() -> None:
-    data = load("mnist", folder=SHARED, download=False)
+    data = load_data("mnist", folder=SHARED, download=False)
     sizes = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # as published
     assert data.train.labels.bincount().tolist() == sizes
     assert data.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -164,7 +164,7 @@ def test_cifar_is_read_as_torchvision_reads_it_from_folder_and_archive(
     name: str, kind: type[datasets.CIFAR10], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_cifar(tmp_path, kind, key, monkeypatch)
-    ours = load(name, folder=tmp_path, download=False)
+    ours = load_data(name, folder=tmp_path, download=False)
     for part, train in ((ours.train, True), (ours.test, False)):
         theirs = kind(tmp_path, train=train)
         assert torch.equal(part.pixels.permute(0, 2, 3, 1), torch.from_numpy(theirs.data))
@@ -175,7 +175,7 @@ def test_cifar_is_read_as_torchvision_reads_it_from_folder_and_archive(
     with tarfile.open(elsewhere / kind.filename, "w:gz") as archive:
         archive.add(place, kind.base_folder)
     monkeypatch.setattr(kind, "tgz_md5", md5((elsewhere / kind.filename).read_bytes()))
-    packed = load(name, folder=elsewhere, download=False)
+    packed = load_data(name, folder=elsewhere, download=False)
     assert torch.equal(packed.train.pixels, ours.train.pixels)
     assert packed.train.provenance == ours.train.provenance
 
@@ -188,7 +188,7 @@ def test_cifar_batches_are_checked(harm: str, tmp_path: Path, monkeypatch: pytes
     else:
         (place / "data_batch_3").unlink()
     with pytest.raises(PagsError, match="data_batch_3"):
-        load("cifar10", folder=tmp_path, download=False)
+        load_data("cifar10", folder=tmp_path, download=False)
 
 
 class Harm:
@@ -213,7 +213,7 @@ def test_svhn_is_read_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytes
         savemat(tmp_path / name, {"X": noise(32, 32, 3, 4, seed=number), "y": labels})
         known[part] = [url, name, md5((tmp_path / name).read_bytes())]
     monkeypatch.setattr(datasets.SVHN, "split_list", known)
-    ours = load("svhn", folder=tmp_path, download=False)
+    ours = load_data("svhn", folder=tmp_path, download=False)
     for images, split in ((ours.train, "train"), (ours.test, "test")):
         theirs = datasets.SVHN(tmp_path, split=split)
         assert np.array_equal(images.pixels.numpy(), theirs.data)
@@ -237,8 +237,8 @@ def test_both_orders_of_axes_are_understood(channels: int, kind: str, tmp_path: 
     first = noise(6, channels, 7, 8)
     if kind != "uint8":
         first = (first / 255).astype(kind)
-    one = load(saved(tmp_path / "a.npz", images=first, labels=LABELS))
-    other = load(saved(tmp_path / "b.npz", images=first.transpose(0, 2, 3, 1), labels=LABELS[:, None]))
+    one = load_data(saved(tmp_path / "a.npz", images=first, labels=LABELS))
+    other = load_data(saved(tmp_path / "b.npz", images=first.transpose(0, 2, 3, 1), labels=LABELS[:, None]))
     assert torch.equal(one.train.pixels, other.train.pixels)
     assert one.train.shape == (channels, 7, 8)
     assert one.train.pixels.dtype == (torch.uint8 if kind == "uint8" else torch.float32)
@@ -254,7 +254,7 @@ def test_grey_images_need_no_axis_of_channels_and_splits_are_kept(tmp_path: Path
         "x_test": noise(2, 4, 5, seed=1),
         "y_test": LABELS[:2],
     }
-    data = load(saved(tmp_path / "a.npz", classes=np.array(["cat", "dog"]), **arrays))
+    data = load_data(saved(tmp_path / "a.npz", classes=np.array(["cat", "dog"]), **arrays))
     assert np.array_equal(data.test.pixels[:, 0].numpy(), arrays["x_test"])
     assert data.train.classes == ("cat", "dog")
     assert (len(data.train), data.name) == (6, "a")
@@ -264,9 +264,9 @@ def test_a_shape_that_fits_both_orders_needs_a_word(tmp_path: Path) -> None:
     images = noise(6, 3, 5, 3)
     spec = saved(tmp_path / "a.npz", images=images, labels=LABELS)
     with pytest.raises(UsageError, match=r"fits two of these.*layout=nhwc"):
-        load(spec)
-    assert load(f"{spec}?layout=nhwc").train.shape == (3, 3, 5)
-    assert load(f"{spec}?layout=nchw").train.shape == (3, 5, 3)
+        load_data(spec)
+    assert load_data(f"{spec}?layout=nhwc").train.shape == (3, 3, 5)
+    assert load_data(f"{spec}?layout=nchw").train.shape == (3, 5, 3)
 
 
 BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
@@ -293,7 +293,7 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
 def test_arrays_that_make_no_sense_say_so(what: str, tmp_path: Path) -> None:
     arrays, says = BAD_NPZ[what]
     with pytest.raises(PagsError, match=says):
-        load(saved(tmp_path / "a.npz", **arrays))
+        load_data(saved(tmp_path / "a.npz", **arrays))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x80\x02K\x01.", None])
@@ -302,7 +302,7 @@ def test_files_that_are_no_npz_say_so(content: bytes | None, tmp_path: Path) -> 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(PagsError, match="an npz file with the arrays"):
-        load(f"npz:{path}")
+        load_data(f"npz:{path}")
 
 
 # --- folders ---------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def birds(root: Path, parts: tuple[str, ...] = ("train", "test"), **options: Any
 
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_folders_are_read_as_torchvision_reads_them(test: str, tmp_path: Path) -> None:
-    data = load(f"folder:{birds(tmp_path, ('train', test))}")
+    data = load_data(f"folder:{birds(tmp_path, ('train', test))}")
     for part, name in ((data.train, "train"), (data.test, test)):
         theirs = datasets.ImageFolder(tmp_path / name, transform=PILToTensor())
         assert torch.equal(part.pixels, torch.stack([image for image, _ in theirs]))
@@ -335,7 +335,7 @@ def test_folders_are_read_as_torchvision_reads_them(test: str, tmp_path: Path) -
 
 def test_one_folder_is_cut_in_two_by_a_seed(tmp_path: Path) -> None:
     spec = f"folder:{birds(tmp_path, ('all',)) / 'all'}?train=0.5"
-    one, again, other = load(spec), load(f"{spec}&seed=0"), load(f"{spec}&seed=1")
+    one, again, other = load_data(spec), load_data(f"{spec}&seed=0"), load_data(f"{spec}&seed=1")
     assert (len(one.train), len(one.test)) == (3, 3)
     assert torch.equal(one.train.pixels, again.train.pixels)
     assert not torch.equal(one.train.pixels, other.train.pixels)
@@ -344,9 +344,9 @@ def test_one_folder_is_cut_in_two_by_a_seed(tmp_path: Path) -> None:
 
 def test_grey_files_make_one_channel_and_mixed_ones_three(tmp_path: Path) -> None:
     grey = birds(tmp_path / "grey", mode="L")
-    assert load(f"folder:{grey}").train.shape == (1, 6, 6)
+    assert load_data(f"folder:{grey}").train.shape == (1, 6, 6)
     picture(grey / "train" / "owl" / "colour.png")
-    mixed = load(f"folder:{grey}")
+    mixed = load_data(f"folder:{grey}")
     assert mixed.train.shape == mixed.test.shape == (3, 6, 6)
     assert torch.equal(mixed.train.pixels[-1, 0], mixed.train.pixels[-1, 2])
     assert torch.equal(mixed.test.pixels[:, 0], mixed.test.pixels[:, 2])
@@ -356,8 +356,8 @@ def test_sizes_must_agree_or_be_given(tmp_path: Path) -> None:
     birds(tmp_path)
     picture(tmp_path / "train" / "owl" / "wide.png", 9, 12)
     with pytest.raises(UsageError, match=r"6×6 as the first; got 9×12 in .*wide\.png; .*size=6"):
-        load(f"folder:{tmp_path}")
-    data = load(f"folder:{tmp_path}?size=5")
+        load_data(f"folder:{tmp_path}")
+    data = load_data(f"folder:{tmp_path}?size=5")
     theirs = datasets.ImageFolder(tmp_path / "train", Compose([Resize(5), CenterCrop(5), PILToTensor()]))
     assert torch.equal(data.train.pixels, torch.stack([image for image, _ in theirs]))
 
@@ -367,13 +367,13 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     path = tmp_path / "test" / "wren" / "1.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(PagsError, match=r"images that can be decoded; got .*wren/1\.png"):
-        load(f"folder:{tmp_path}")
+        load_data(f"folder:{tmp_path}")
 
 
 def test_changed_pixels_change_the_provenance(tmp_path: Path) -> None:
-    before = load(f"folder:{birds(tmp_path)}").train.provenance
+    before = load_data(f"folder:{birds(tmp_path)}").train.provenance
     picture(tmp_path / "test" / "owl" / "0.png", seed=999)
-    assert load(f"folder:{tmp_path}").train.provenance != before
+    assert load_data(f"folder:{tmp_path}").train.provenance != before
 
 
 def odd(root: Path, what: str) -> Path:
@@ -409,7 +409,7 @@ def test_folders_that_make_no_sense_say_so(what: str, tmp_path: Path) -> None:
     if what == "no wnids":
         pytest.importorskip("timm")
     with pytest.raises(UsageError, match=ODD[what]):
-        load(f"folder:{odd(tmp_path, what)}")
+        load_data(f"folder:{odd(tmp_path, what)}")
 
 
 def test_images_for_a_classifier_come_from_every_class_first(tmp_path: Path) -> None:
@@ -432,5 +432,5 @@ def test_labels_of_imagenet_are_those_of_its_classifiers() -> None:
     # Known outputs of torchvision's classifiers: 0 is the tench, 999 the toilet paper.
     assert (some.classes[0], some.classes[999], some.classes[1]) == ("n01440764", "n15075141", "n01443537")
     assert int(some.labels[0]) == 0
-    whole: DataSet = load(f"folder:{SHARED / 'imagenet-sample' / 'val'}?size=16&train=0.5")
+    whole: DataSet = load_data(f"folder:{SHARED / 'imagenet-sample' / 'val'}?size=16&train=0.5")
     assert (len(whole.train), len(whole.test), len(whole.train.classes)) == (100, 100, 200)

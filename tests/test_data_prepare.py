@@ -14,7 +14,7 @@ import pags.data.prepare as module
 from pags.data.folders import decode
 from pags.data.prepare import prepare_imagenet64
 from pags.data.prepared import mapped
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import PagsError, UsageError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "imagenet-sample"
@@ -56,7 +56,7 @@ def by_hand(path: Path, style: str) -> np.ndarray[Any, Any]:
 def test_every_image_is_there_as_pillow_makes_it(style: str, tmp_path: Path) -> None:
     source, out = photographs(tmp_path / "source"), tmp_path / "out"
     about = json.loads(prepare_imagenet64(source, out, style=style).read_text())
-    data = load("imagenet64", folder=out)
+    data = load_data("imagenet64", folder=out)
     assert data.train.classes == ("n01", "n02")
     assert about["style"] == style
     for part, images in (("train", data.train), ("val", data.test)):
@@ -96,7 +96,7 @@ def test_a_killed_run_is_continued_and_nothing_done_twice(
     with pytest.raises(Killed):
         prepare_imagenet64(source, tmp_path / "killed", on_progress=kill)
     with pytest.raises(PagsError, match=r"imagenet64\.json"):
-        load("imagenet64", folder=tmp_path / "killed")
+        load_data("imagenet64", folder=tmp_path / "killed")
     for torn in (tmp_path / "killed").glob("*.unfinished"):  # rows after the last safe point
         torn.write_bytes(torn.read_bytes() + b"torn")
 
@@ -155,7 +155,7 @@ def test_requests_that_make_no_sense_say_so(tmp_path: Path) -> None:
 
 def test_one_part_alone_is_cut_in_two(tmp_path: Path) -> None:
     prepare_imagenet64(photographs(tmp_path / "source", ("val",)), tmp_path / "imagenet64")
-    data = load("imagenet64?train=0.25&seed=3", folder=tmp_path)
+    data = load_data("imagenet64?train=0.25&seed=3", folder=tmp_path)
     assert (len(data.train), len(data.test)) == (2, 6)
     assert data.train.provenance["split"] == {"train": 0.25, "seed": 3}
     assert "val" in data.train.provenance["sha256"]
@@ -167,10 +167,10 @@ def test_arrays_of_another_length_are_noticed(tmp_path: Path) -> None:
     images = out / "train-images.npy"
     images.write_bytes(images.read_bytes()[:-1])
     with pytest.raises(PagsError, match=r"prepared arrays in .*train-images\.npy"):
-        load("imagenet64", folder=out)
+        load_data("imagenet64", folder=out)
     (out / "imagenet64.json").write_text("{}")
     with pytest.raises(PagsError, match="prepared arrays"):
-        load("imagenet64", folder=out)
+        load_data("imagenet64", folder=out)
 
 
 def test_maps_are_read_only_where_they_are_used(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_photographs_of_imagenet(tmp_path: Path) -> None:
     for folder in sorted((SHARED / "val").iterdir())[:20]:
         (few / folder.name).symlink_to(folder)
     prepare_imagenet64(tmp_path, tmp_path / "out")
-    data = load("imagenet64", folder=tmp_path / "out")
+    data = load_data("imagenet64", folder=tmp_path / "out")
     assert (len(data.train) + len(data.test), data.train.shape) == (20, (3, 64, 64))
     mean, std = data.train.statistics()
     assert torch.tensor(mean).sub(torch.tensor([0.48, 0.46, 0.41])).abs().max() < 0.12

@@ -14,7 +14,7 @@ from conftest import seeded
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.patterns import LETTERS, TEXTURES, letter, variants
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
@@ -142,11 +142,11 @@ def test_patterns_are_these_on_every_machine() -> None:
 
 
 def test_digits_get_small_letters_and_stay_floats() -> None:
-    data = load("digits-distractor")
+    data = load_data("digits-distractor")
     assert data.train.shape == (1, 16, 8)
     assert data.train.pixels.is_floating_point()
     signal, rest = halves(data.train)
-    assert torch.equal(signal, load("digits").train.pixels.flatten(2))
+    assert torch.equal(signal, load_data("digits").train.pixels.flatten(2))
     assert torch.equal(rest[0, 0], letter("A", 8).flatten() / 255)
     assert data.name == "digits + A"
 
@@ -170,7 +170,7 @@ def test_distractors_that_make_no_sense_say_so(what: str) -> None:
 
 def test_a_letter_and_a_texture_at_once_are_refused() -> None:
     with pytest.raises(UsageError, match="a letter or a texture"):
-        load("digits-distractor?letter=A&texture=checks")
+        load_data("digits-distractor?letter=A&texture=checks")
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -178,7 +178,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="MNIST is not here")
 def test_the_papers_data_set() -> None:
-    data = load("mnist-distractor?letter=A&informative=0", folder=SHARED, download=False)
+    data = load_data("mnist-distractor?letter=A&informative=0", folder=SHARED, download=False)
     assert (len(data.train), len(data.test), data.train.shape) == (60000, 10000, (1, 56, 28))
     assert data.test.masks is not None
     lit = (data.test.pixels[:, 0] > 0).double()

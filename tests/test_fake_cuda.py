@@ -37,7 +37,7 @@ from pags.measure.alignment import Reference
 from pags.measure.distractor import energy_on_signal, relative_noise_robustness
 from pags.measure.gradients import TARGETS, input_gradient, smooth_gradient
 from pags.measure.lpips import LPIPS
-from pags.measure.metrics import find_metric
+from pags.measure.metrics import get_metric
 from pags.measure.restoration import named_as, perceptual_distance, psnr
 from pags.measure.robustness import definition_1, equal_norm, off_manifold_share
 from pags.measure.statistics import interval, mean_intervals, paired_differences
@@ -359,7 +359,7 @@ def test_a_training_is_that_of_the_cpu(away: None, monkeypatch: pytest.MonkeyPat
 def test_metrics_follow_the_score(name: str, moved: bool, away: None) -> None:
     """Whether or not the network of the metric was brought to the device."""
     score, vectors = torch.randn(N, 1, 8, 8, generator=seeded(3)), images() - 0.5
-    metric, plain = find_metric(name, device=AWAY if moved else "cpu"), find_metric(name)
+    metric, plain = get_metric(name, device=AWAY if moved else "cpu"), get_metric(name)
     reference, expected = metric.reference(there(score)), plain.reference(score)
     torch.testing.assert_close(values(reference.similarity(there(vectors))), expected.similarity(vectors))
     found = reference.similarity_and_shuffled(there(vectors), seeded())

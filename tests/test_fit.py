@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -217,24 +217,68 @@ def test_training_learns_and_leaves_a_network_in_evaluation_mode() -> None:
     assert [(r.epoch, r.epochs) for r in records] == [(e, 30) for e in range(1, 31)]
 
 
-def test_one_epoch_of_gradient_descent_by_hand() -> None:
-    """Full batch, momentum and weight decay, against the textbook recursion in float64."""
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_one_epoch_of_gradient_descent_by_hand(nesterov: bool) -> None:
+    """Full batch, momentum (Nesterov's looks ahead) and weight decay, against the recursion in float64."""
     weight = torch.randn(3, 16, generator=seeded(0))
     linear = built(lambda: nn.Linear(16, 3, bias=False))
     model = nn.Sequential(nn.Flatten(), linear)
     with torch.no_grad():
         linear.weight.copy_(weight)
-    plan = Plan(epochs=3, batch_size=100, learning_rate=0.3, schedule="constant", weight_decay=0.01)
+    plan = Plan(
+        epochs=3, batch_size=100, learning_rate=0.3, schedule="constant", weight_decay=0.01, nesterov=nesterov
+    )
     records = list(fit(model, CrossEntropy(), DATA, plan, seed=0))
     x, y = DATA.pixels.double().flatten(1) / 255, torch.eye(3, dtype=torch.float64)[DATA.labels]
     w, velocity, expected = weight.double(), torch.zeros(3, 16, dtype=torch.float64), []
     for _ in range(3):
         probabilities = (x @ w.T).softmax(1)
         expected.append(float(-(probabilities * y).sum(1).log().mean()))
-        velocity = 0.9 * velocity + (probabilities - y).T @ x / len(x) + 0.01 * w
-        w = w - 0.3 * velocity
+        gradient = (probabilities - y).T @ x / len(x) + 0.01 * w
+        velocity = 0.9 * velocity + gradient
+        w = w - 0.3 * (gradient + 0.9 * velocity if nesterov else velocity)
     torch.testing.assert_close(linear.weight.detach().double(), w, rtol=0, atol=1e-5)
     assert [record.loss for record in records] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_matrices_alone_decay_where_that_is_asked(optimizer: Literal["sgd", "adam"]) -> None:
+    """Without a gradient, SGD multiplies what decays by 1 − ηλ; Adam takes a step of η against its sign."""
+
+    class Nothing(CrossEntropy):
+        def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> Tensor:
+            return super().__call__(model, batch, draws) * 0
+
+    model = network_with_batch_norm()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    plan = Plan(
+        epochs=1, batch_size=100, learning_rate=0.125, schedule="constant", weight_decay=0.5,
+        decayed="matrices", optimizer=optimizer,
+    )  # fmt: skip
+    list(fit(model, Nothing(), DATA, plan, seed=0))
+    kinds = set()
+    for name, p in model.named_parameters():
+        shrunk = before[name] - 0.125 * (0.5 * before[name] if optimizer == "sgd" else before[name].sign())
+        torch.testing.assert_close(p.detach(), shrunk if p.ndim > 1 else before[name], rtol=1e-4, atol=1e-6)
+        kinds.add(p.ndim > 1)
+    assert kinds == {True, False}
+
+
+def test_smoothed_labels_reach_the_objectives_and_not_the_penalty() -> None:
+    """The loss of the first epoch, in one batch, of cross-entropy and of a gradient norm, by hand."""
+    losses: dict[tuple[float, float], float] = {}
+    for smoothing, strength in itertools.product((0.0, 0.3), (0.0, 2.0)):
+        model = nn.Sequential(nn.Flatten(), built(lambda: nn.Linear(16, 3)))
+        plan = Plan(epochs=1, batch_size=100, learning_rate=0.1, label_smoothing=smoothing)
+        (record,) = fit(model, GradientNorm(strength), DATA, plan, seed=0)
+        losses[smoothing, strength] = record.loss
+    linear = built(lambda: nn.Linear(16, 3))
+    logits = linear(DATA.images.flatten(1)).detach()
+    smoothed = 0.7 * cross_entropy(logits, DATA.labels) - 0.1 * logits.log_softmax(1).sum(1).mean()
+    assert losses[0.3, 0.0] == pytest.approx(float(smoothed), rel=1e-5)
+    penalty = losses[0.0, 2.0] - losses[0.0, 0.0]
+    assert losses[0.3, 2.0] - losses[0.3, 0.0] == pytest.approx(penalty, rel=1e-4)
+    assert penalty > 1e-3
 
 
 def test_the_average_is_that_of_the_weights_after_each_step() -> None:

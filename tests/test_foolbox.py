@@ -6,7 +6,7 @@ from torch import nn
 
 from conftest import built
 from pags.classifiers.resnet import build_resnet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.seeds import generator
 from pags.training.attack import PGD, robust_correct
 from pags.training.fit import Plan, fit
@@ -19,7 +19,7 @@ STEPS, STARTS = 10, 2
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    train = load("digits").train
+    train = load_data("digits").train
     mean, std = train.statistics()
     model = built(lambda: build_resnet("small-resnet", 1, 10, mean=mean, std=std))
     for _ in fit(model, CrossEntropy(), train, Plan(epochs=5, learning_rate=0.1), seed=0):
@@ -31,7 +31,7 @@ def network() -> nn.Module:
 @pytest.mark.parametrize("radius", [0.3, 0.6])
 def test_robust_accuracy_is_that_of_foolbox(radius: float, network: nn.Module) -> None:
     """At the same radius, steps and length of a step, to a point of accuracy; the random starts differ."""
-    data = load("digits")
+    data = load_data("digits")
     images = torch.cat([data.test.images, data.train.images[:300]])
     labels = torch.cat([data.test.labels, data.train.labels[:300]])
     ours = PGD(radius, steps=STEPS, relative_step=2.5)

@@ -14,7 +14,7 @@ from conftest import seeded
 from pags.errors import PagsError, UsageError
 from pags.measure.alignment import control_similarities, derangement, phase_randomised
 from pags.measure.lpips import LPIPS
-from pags.measure.metrics import Metric, find_metric, metric_of, rank_correlation
+from pags.measure.metrics import Metric, get_metric, make_metric, rank_correlation
 from pags.measure.ssim import ssim
 from pags.measure.statistics import missing
 
@@ -25,7 +25,7 @@ OURS = ("lpips", "cosine", "ssim", "rank")
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, Metric]:
-    return {name: find_metric(name) for name in OURS}
+    return {name: get_metric(name) for name in OURS}
 
 
 def vectors(n: int = 4, seed: int = 0, channels: int = 1, side: int = 8) -> Tensor:
@@ -241,27 +241,27 @@ def test_a_metric_of_any_function_sees_pictures() -> None:
         return (a - b).abs().mean((1, 2, 3), keepdim=True)
 
     x = 1000 * vectors()
-    metric = metric_of(distance, name="mean difference", unit=True, at_least=16)
+    metric = make_metric(distance, name="mean difference", unit=True, at_least=16)
     assert metric.compare(x, 3 * x).tolist() == pytest.approx([1.0] * 4)
     assert seen[0].shape == (4, 3, 16, 16)
     assert 0 <= float(seen[0].min()) < float(seen[0].max()) <= 1
     assert seen[0].flatten(1).sub(0.5).abs().amax(1).tolist() == pytest.approx([0.5] * 4)
-    opposite = metric_of(lambda a, b: (a * b).sum((1, 2, 3)), name="dot", distance=False)
+    opposite = make_metric(lambda a, b: (a * b).sum((1, 2, 3)), name="dot", distance=False)
     assert (opposite.compare(x, -x) < 0).all()
 
 
 def test_lpips_through_the_adapter_is_lpips(metrics: dict[str, Metric]) -> None:
     x, y = vectors(channels=3), vectors(seed=1, channels=3)
-    adapted = metric_of(LPIPS.load(), name="again", at_least=64)
+    adapted = make_metric(LPIPS.load(), name="again", at_least=64)
     torch.testing.assert_close(adapted.compare(x, y), metrics["lpips"].compare(x, y), rtol=0, atol=1e-5)
 
 
 def test_an_unknown_metric_and_a_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="a metric among lpips, cosine, ssim, rank"):
-        find_metric("l2")
+        get_metric("l2")
     monkeypatch.setitem(sys.modules, "dreamsim", None)
     with pytest.raises(PagsError, match="pip install dreamsim"):
-        find_metric("dreamsim")
+        get_metric("dreamsim")
 
 
 def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,4 +272,4 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatc
     package.LPIPS = unreachable  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lpips", package)
     with pytest.raises(PagsError, match=r"weights of lpips-vgg .* the network is closed"):
-        find_metric("lpips-vgg")
+        get_metric("lpips-vgg")

@@ -156,6 +156,7 @@ def convolutions() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.Softplus(),
         nn.Conv2d(6, 4, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(4), nn.GELU(),
+        nn.MaxPool2d(3, 1, padding=1), nn.GELU("tanh"),
         nn.Conv2d(4, 4, 1, dilation=1), nn.BatchNorm2d(4, affine=False), nn.Tanh(),
         nn.Conv2d(4, 5, 3, padding="same"), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(80, 3),
     )  # fmt: skip

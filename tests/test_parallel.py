@@ -15,12 +15,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import lightning
 from torch import Tensor, nn
 
-from conftest import built, network_with_batch_norm, seeded
+from conftest import Traces, built, network_with_batch_norm, seeded
+from pags.classifiers.modes import normalising_by_batch
 from pags.data.batches import Batch
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.store import Slot, Store
 from pags.training import fit as module
+from pags.training import synchronised
 from pags.training.attack import PGD
 from pags.training.fit import Plan, fit
 from pags.training.objectives import (
@@ -211,6 +213,24 @@ def test_conversion_keeps_names_weights_and_what_evaluation_gives() -> None:
     images = DATA.images
     for mode in (False, True, False):  # training in between, so that statistics move alike
         assert torch.equal(model.train(mode)(images), twin.train(mode)(images))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_normalising_by_the_batch_leaves_statistics_alone(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one process, and of two that hold equal halves of a batch, whose sums are twice those of one."""
+    model = network_with_batch_norm()
+    synchronise(model)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: processes > 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: processes)
+    monkeypatch.setattr(synchronised, "sum_over_processes", lambda x: x * processes)
+    traces = Traces(model)
+    with normalising_by_batch(model):
+        found = model(DATA.images)
+    traces.assert_none()
+    torch.testing.assert_close(found, model.train()(DATA.images))
+    assert not torch.allclose(found, model.eval()(DATA.images), atol=0.05)
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.SyncBatchNorm(4)])

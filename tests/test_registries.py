@@ -17,7 +17,7 @@ from conftest import network_with_batch_norm, seeded, smooth_network
 from pags.arrays import flatten
 from pags.data.batches import Batch
 from pags.data.imageset import DataSet, ImageSet
-from pags.data.sources import data_set_of, load, load_data
+from pags.data.sources import data_set_of, load_data, load_data
 from pags.errors import PagsError, UsageError
 from pags.manifold.estimators import ESTIMATORS, LocalPCA, fit_tangent, get_tangent
 from pags.measure.gradients import (
@@ -30,7 +30,7 @@ from pags.measure.gradients import (
     input_gradient,
     smooth_gradient,
 )
-from pags.measure.metrics import METRICS, find_metric, get_metric, metric_entry
+from pags.measure.metrics import METRICS, get_metric, get_metric, metric_entry
 from pags.measure.robustness import definition_1
 from pags.score.denoiser import score_of
 from pags.score.load import CalledDenoiser, load_denoiser
@@ -226,11 +226,11 @@ def test_a_users_function_is_a_metric(script: Script) -> None:
 
 
 def test_a_metric_is_a_metric() -> None:
-    cosine = find_metric("cosine")
+    cosine = get_metric("cosine")
     assert get_metric(cosine) is cosine
     assert [entry.name for entry in METRICS.values()] == list(METRICS)
     for name in ("cosine", "ssim", "rank", "lpips"):
-        made = find_metric(name)
+        made = get_metric(name)
         assert (made.name, made.bounds) == (METRICS[name].name, METRICS[name].bounds)
 
 
@@ -341,7 +341,7 @@ def loader():
 @pytest.mark.parametrize("name", ["arrays", "halves", "loader"])
 def test_a_users_data_set(name: str, script: Script, global_state_untouched: None) -> None:
     spec = f"{script(DATA)}:{name}"
-    found, again = load_data(spec), load(spec)
+    found, again = load_data(spec), load_data(spec)
     assert (len(found.train), len(found.test)) == ((12, 8) if name == "halves" else (16, 4))
     assert found.train.pixels.dtype == torch.uint8
     assert found.train.classes == ("0", "1", "2", "3")
@@ -350,14 +350,14 @@ def test_a_users_data_set(name: str, script: Script, global_state_untouched: Non
     expected = {image.transpose(2, 0, 1).tobytes() for image in raw}
     assert {p.numpy().tobytes() for part in (found.train, found.test) for p in part.pixels} == expected
     if name != "halves":
-        assert len(load(f"{spec}?train=0.5&seed=3").train) == 10
+        assert len(load_data(f"{spec}?train=0.5&seed=3").train) == 10
 
 
 def test_a_data_set_that_is_none_is_said(script: Script) -> None:
     path = script("f = 3\ndef g(): return 1 / 0\ndef h(): return [[1, 2]], [0]")
     for name in "fgh":
         with pytest.raises(PagsError, match="expected"):
-            load(f"{path}:{name}")
+            load_data(f"{path}:{name}")
 
 
 class Pictures(Dataset[tuple[Image.Image, int]]):

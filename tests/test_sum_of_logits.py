@@ -6,12 +6,12 @@ import torch
 from conftest import built
 from pags.classifiers.resnet import ResNet, build_resnet
 from pags.data.batches import batch_count
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.measure.gradients import input_gradient
 from pags.training.fit import Plan, fit, learning_rate
 from pags.training.objectives import make_objective
 
-DATA = load("digits").train.take(slice(0, 500))
+DATA = load_data("digits").train.take(slice(0, 500))
 
 
 def network() -> ResNet:

@@ -14,7 +14,7 @@ from pags.classifiers.modes import correct
 from pags.cli import main
 from pags.cli.train import line
 from pags.data.batches import Batch
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import UsageError
 from pags.experiments import training as module
 from pags.experiments.training import train
@@ -77,7 +77,7 @@ def test_the_record_says_everything(finished: tuple[Store, Record, list[Record]]
     assert record["settings"] == QUICK.model_dump(mode="json")
     assert (record["preset"], record["seed"], record["device"], record["processes"]) == ("ours", 0, "cpu", 1)
     assert record["plan"]["epochs"] == 2
-    assert record["provenance"] == load("digits").train.provenance
+    assert record["provenance"] == load_data("digits").train.provenance
     assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert set(record["versions"]) == {"python", "pags", "torch", "torchvision"}
     assert record["commit"] is None or len(record["commit"]) == 40
@@ -91,7 +91,7 @@ def test_the_accuracies_are_those_of_the_stored_classifier(
     finished: tuple[Store, Record, list[Record]],
 ) -> None:
     store, record, _ = finished
-    test = load("digits").test
+    test = load_data("digits").test
     model = load_classifier(str(store.path(record["files"][0])))
     right = correct(model, test.images, test.labels)
     found = record["accuracy"]["clean"]
@@ -106,7 +106,7 @@ def test_the_accuracies_are_those_of_the_stored_classifier(
 def test_the_classifier_says_how_it_is_built(finished: tuple[Store, Record, list[Record]]) -> None:
     store, record, _ = finished
     about = store.read_tensors(record["files"][0])[1]
-    mean, std = load("digits").train.statistics()
+    mean, std = load_data("digits").train.statistics()
     expected = {"architecture": "small-resnet", "channels": 1, "classes": 10, "activation": "relu"}
     assert about["classifier"].items() >= {**expected, "mean": list(mean), "std": list(std)}.items()
     assert about["classes"] == [str(digit) for digit in range(10)]

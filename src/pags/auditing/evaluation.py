@@ -20,7 +20,7 @@ from pags.errors import UsageError
 from pags.measure.alignment import Comparison, derangement
 from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, get_target
 from pags.measure.lpips import LPIPS
-from pags.measure.metrics import Metric, PerceptualMetric, find_metric
+from pags.measure.metrics import Metric, PerceptualMetric, get_metric
 from pags.measure.robustness import find_change
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
 from pags.seeds import generator
@@ -353,4 +353,4 @@ def _name(metric: str | Metric) -> str:
 def _metric(metric: str | Metric, device: torch.device, upsample_to: int | None) -> Metric:
     if metric == "lpips":
         return PerceptualMetric(LPIPS.load(upsample_to=upsample_to).to(device))
-    return find_metric(metric, device=device) if isinstance(metric, str) else metric
+    return get_metric(metric, device=device) if isinstance(metric, str) else metric

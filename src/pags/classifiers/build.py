@@ -15,6 +15,7 @@ from pags.classifiers.libraries import (
     torchvision_names,
     torchvision_network,
 )
+from pags.classifiers.plain import PlainNetwork, plain_widths
 from pags.classifiers.resnet import LAYOUTS, Normalise, build_resnet
 from pags.classifiers.wide import WIDE, WideResNet
 from pags.errors import UsageError
@@ -27,6 +28,8 @@ ARCHITECTURES = {
     "wide-resnet-34-10": "WideResNet-34-10, likewise",
     "wide-resnet-16-4": "WideResNet-16-4, a small one of the kind",
     "small-resnet": "three blocks, for small images on a CPU",
+    "plain-32-128-128": "plain convolutions of these widths, learns in minutes on a CPU; others likewise",
+    "plain-64-256-256": "plain convolutions of these widths, learns in minutes on a GPU",
     "resnet18-224": "ResNet-18 for ImageNet, the same as torchvision:resnet18",
     "torchvision:NAME": "any classifier of torchvision, such as torchvision:wide_resnet50_2",
     "timm:NAME": "any classifier of timm, such as timm:convnext_atto (needs the extra: pags[timm])",
@@ -66,11 +69,11 @@ def build_classifier(
         architecture: a name of `ARCHITECTURES`.
         channels: colour channels of the images.
         classes: number of logits.
-        activation: one of `resnet.ACTIVATIONS`; softplus and gelu are twice differentiable. Residual
-            networks, ours and torchvision's, can have any; other networks have their own, for "relu".
+        activation: one of `resnet.ACTIVATIONS`; softplus and gelu are twice differentiable. Our networks
+            and torchvision's residual ones can have any; other networks have their own, for "relu".
         mean, std: normalisation of each channel, for images in [0, 1].
         size: height and width of the images in pixels, for vision transformers, which have one size only;
-            residual networks pool adaptively and take images of any size.
+            our networks and residual ones pool adaptively and take images of any size.
 
     Raises:
         UsageError: no such architecture, or one that cannot be as asked.
@@ -81,6 +84,8 @@ def build_classifier(
         model: nn.Module = build_resnet(
             architecture, channels, classes, activation=activation, mean=mean, std=std
         )
+    elif widths := plain_widths(architecture):
+        model = PlainNetwork(channels, classes, widths=widths, activation=activation, mean=mean, std=std)
     elif architecture in WIDE:
         depth, widening = WIDE[architecture]
         wide = WideResNet(channels, classes, depth=depth, widening=widening, activation=activation)

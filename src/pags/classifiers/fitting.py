@@ -15,7 +15,7 @@ from pags.errors import PagsError, UsageError
 from pags.seeds import seeded_construction
 
 CANDIDATES = (
-    *LAYOUTS, *WIDE,
+    *LAYOUTS, *WIDE, "plain-32-128-128", "plain-64-256-256",
     *(f"torchvision:{name}" for name in (
         "resnet18", "resnet34", "resnet50", "wide_resnet50_2", WIDE_4,
         "resnext50_32x4d", "densenet161", "vgg16_bn", "mobilenet_v2", "mnasnet1_0", "shufflenet_v2_x1_0",

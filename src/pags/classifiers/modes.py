@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pags.arrays import Images, Labels, Logits, PerImage
 
@@ -19,6 +20,24 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def normalising_by_batch(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode, but for BatchNorm, which takes the statistics of each batch and keeps none of them.
+
+    This is the network that a training step sees; what a layer tracks is not touched.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    tracking = [layer.track_running_stats for layer in layers]
+    with evaluating(model):
+        try:
+            for layer in layers:
+                layer.training, layer.track_running_stats = True, False
+            yield model
+        finally:
+            for layer, tracked in zip(layers, tracking, strict=True):
+                layer.track_running_stats = tracked
 
 
 @torch.no_grad()

@@ -111,10 +111,10 @@ def show(
 ) -> None:
     """Counts, shape, classes, mean and deviation of a data set, and a sheet of its images."""
     from pags.data.sheet import contact_sheet
-    from pags.data.sources import load
+    from pags.data.sources import load_data
     from pags.store import Store
 
-    data = load(spec, folder=folder)
+    data = load_data(spec, folder=folder)
     classes, (mean, std) = data.train.classes, data.train.statistics()
     shown = ", ".join(classes[:10]) + (f", … ({len(classes)} in all)" if len(classes) > 10 else "")
     rows = {

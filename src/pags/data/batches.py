@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import cross_entropy, pad
 
-from pags.arrays import Images, Labels, PerImage
+from pags.arrays import Images, Labels, Logits, PerImage
 from pags.data.imageset import ImageSet, as_float
 from pags.seeds import generator
+
+Flip = bool | Literal["alternate"]
+"""Whether images are mirrored: each with probability one half, or in every second epoch."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Batch:
         images, labels, index: (n, c, h, w) in [0, 1], (n,), (n,).
         whole: images in the whole batch; None: these are all.
         places: which rows of the whole batch these are.
+        label_smoothing: share of the target that `losses` spreads evenly over all classes.
     """
 
     images: Images
@@ -31,6 +36,11 @@ class Batch:
     index: Tensor
     whole: int | None = None
     places: slice = field(default_factory=lambda: slice(None))
+    label_smoothing: float = 0.0
+
+    def losses(self, logits: Logits) -> PerImage:
+        """The cross-entropy that the objectives minimise; attacks and penalties have that of the label."""
+        return cross_entropy(logits, self.labels, reduction="none", label_smoothing=self.label_smoothing)
 
     def normal(self, draws: torch.Generator) -> Images:
         """Standard normal noise of the images' shape, independent in every pixel."""
@@ -60,7 +70,7 @@ def epoch_batches(
     epoch: int,
     first: int = 0,
     crop: int = 0,
-    flip: bool = False,
+    flip: Flip = False,
     rank: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
@@ -70,11 +80,13 @@ def epoch_batches(
         size: images a batch; the last batch may be smaller.
         first: batches to leave out at the start, for a run that is resumed in the middle of an epoch.
         crop: pixels of zero padding for random crops (0: none).
-        flip: whether each image is mirrored with probability one half.
+        flip: whether each image is mirrored with probability one half; "alternate": in every second epoch,
+            from the first or from the second on, so that two epochs in a row show both sides.
         rank, processes: whose part of each batch is wanted. A batch of fewer images than processes is not
             shared: every process has the whole of it.
     """
     order = torch.randperm(len(data), generator=generator(seed, "order", epoch))
+    mirrored = _coins(len(data), generator(seed, "flip")) ^ bool(epoch % 2)
     for number, index in enumerate(order.split(size)):
         if number < first:
             continue
@@ -85,7 +97,8 @@ def epoch_batches(
         if crop:
             images = crop_at(images, crop, _crop_places(len(index), crop, draws)[:, part])
         if flip:
-            images = mirror(images, _coins(len(index), draws)[part])
+            chosen = mirrored[index] if flip == "alternate" else _coins(len(index), draws)
+            images = mirror(images, chosen[part])
         yield Batch(images, data.labels[where], where, len(index), part)
 
 

@@ -50,7 +50,7 @@ class Source:
     takes_path: bool = False
 
 
-def load(spec: str, *, folder: Path | None = None, download: bool = True) -> DataSet:
+def load_data(spec: str, *, folder: Path | None = None, download: bool = True) -> DataSet:
     """The data set that `spec` names.
 
     Args:
@@ -75,7 +75,6 @@ def load(spec: str, *, folder: Path | None = None, download: bool = True) -> Dat
     return source.open(Place(folder or default_folder(), path, download), **options)
 
 
-load_data = load
 
 
 def data_set_of(given: Any, *, name: str = "images", train: float = 0.8, seed: int = 0) -> DataSet:

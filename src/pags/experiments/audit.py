@@ -19,7 +19,7 @@ from pags.auditing.run import audit
 from pags.classifiers.untrained import untrained
 from pags.data.imageset import ImageSet
 from pags.data.resize import Size, size_of_side
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import PagsError, UsageError
 from pags.experiments.cache import Cache, Columns, Lazy, columns
 from pags.experiments.classifiers import Subject, loaded, network_of, unique_names
@@ -128,7 +128,7 @@ class Auditing:
         """The images of the audit."""
         if self.settings.images < 2:
             raise UsageError("two images or more", got=self.settings.images, suggestion="--images 256")
-        test = load(self.settings.data, folder=self.settings.data_folder).test
+        test = load_data(self.settings.data, folder=self.settings.data_folder).test
         few = self.settings.images < len(test)
         return (test.sample(self.settings.images, self.settings.seed) if few else test).to(
             self.settings.device
@@ -137,7 +137,7 @@ class Auditing:
     @cached_property
     def train(self) -> ImageSet:
         """The images that manifold and score are estimated from, before they are resized."""
-        return load(self.settings.tangent_data or self.settings.data, folder=self.settings.data_folder).train
+        return load_data(self.settings.tangent_data or self.settings.data, folder=self.settings.data_folder).train
 
     @cached_property
     def size(self) -> Size:
@@ -230,7 +230,7 @@ def best_of_sweep(settings: AuditSettings) -> Interval | None:
         raise UsageError(
             "the record of a sweep", got=settings.reference, suggestion="records/sweep.json of a pags demo"
         ) from error
-    if same != load(settings.data, folder=settings.data_folder).name:
+    if same != load_data(settings.data, folder=settings.data_folder).name:
         raise UsageError(f"a sweep on {settings.data}", got=f"one on {same}", suggestion="no --reference")
     return best
 

@@ -26,7 +26,7 @@ from pags.records import Record
 from pags.score.load import export
 from pags.score.unet import UNetDenoiser
 from pags.store import Slot, Store, fingerprint
-from pags.training.fit import EpochRecord, Plan, fit
+from pags.training.fit import EpochRecord, Plan, epochs
 from pags.training.objectives import Objective
 from pags.training.parallel import make_fabric
 
@@ -66,11 +66,11 @@ class Work:
     ) -> M:  # fmt: skip
         """The network, trained from where a kept state stands."""
         fabric = self.several or make_fabric(accelerator=self.device, precision=precision)  # type: ignore[arg-type]
-        epochs = fit(
+        run = epochs(
             network, objective, data, plan, seed=seed, slot=self.slot, fabric=fabric, fingerprint=self.key,
             on_progress=self.report, **options,
         )  # fmt: skip
-        for record in epochs:
+        for record in run:
             self.after_epoch(record, network)
         return network
 

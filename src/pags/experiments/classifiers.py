@@ -43,6 +43,8 @@ class Training(Settings):
     radii: tuple[PositiveFloat, ...] = ()
     """From which each batch of adversarial training draws its epsilon, if there are any."""
     smoothness_sigma: PositiveFloat = 0.1
+    attack_statistics: Literal["running", "batch"] = "running"
+    """BatchNorm's statistics during the attack, see `pags.training.PGD`."""
     plan: Plan = Plan(epochs=15, learning_rate=0.1)
     scale_rate: bool = False
     """Whether strong penalties lower the learning rate, as in B.2."""
@@ -57,7 +59,7 @@ class Training(Settings):
         if self.strength > 0:
             return self.model_dump(mode="json") | {"source": get_objective(self.objective).source}
         objective = {"objective", "strength", "preset", "attack_steps", "relative_step", "radii"}
-        unread = objective | {"smoothness_sigma", "scale_rate"}
+        unread = objective | {"smoothness_sigma", "scale_rate", "attack_statistics"}
         return {"objective": "cross-entropy", **self.model_dump(mode="json", exclude=unread)}
 
     @property
@@ -70,6 +72,7 @@ class Training(Settings):
         return make_objective(
             self.objective, self.strength, attack_steps=self.attack_steps, relative_step=self.relative_step,
             radii=self.radii, smoothness_sigma=self.smoothness_sigma, preset=self.preset,
+            attack_statistics=self.attack_statistics,
         )  # fmt: skip
 
     def rated_plan(self) -> Plan:

@@ -16,7 +16,7 @@ from torch import nn
 from pags.classifiers.modes import correct
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet, ImageSet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.experiments.cache import Cache, Columns, Report, columns, identity
 from pags.experiments.classifiers import Subject, Training, network_of, trained
 from pags.experiments.engines import Progress, Task, run_tasks
@@ -86,7 +86,7 @@ class Distractor:
     @cached_property
     def base(self) -> DataSet:
         """The digits before a distractor is put beside them."""
-        return load(self.settings.data, folder=self.common.data_folder)
+        return load_data(self.settings.data, folder=self.common.data_folder)
 
     def training_images(self, variant: Variant) -> int:
         """How many images the networks of a variant are trained on."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from pags.data.batches import Batch
 from pags.data.imageset import DataSet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import PagsError
 from pags.experiments.classifiers import blank_classifier
 from pags.experiments.experiment import Experiment
@@ -34,7 +34,7 @@ def estimate(settings: ExperimentSettings) -> dict[str, float] | None:
     A rough number: it counts training steps, and a forward pass for every perturbed image.
     """
     try:
-        load(settings.data, folder=settings.data_folder, download=False)
+        load_data(settings.data, folder=settings.data_folder, download=False)
     except PagsError:
         return None
     with TemporaryDirectory() as folder:  # where nothing is kept

@@ -19,7 +19,7 @@ from pags.auditing.evaluation import short_name
 from pags.auditing.result import model_record
 from pags.auditing.run import settings_of
 from pags.data.imageset import DataSet, ImageSet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.experiments.cache import Cache, Columns, Report, columns, identity
 from pags.experiments.classifiers import (
     STANDARD,
@@ -77,7 +77,7 @@ class Experiment:
     def data(self) -> DataSet:
         """Training images, and the images that are measured, on the experiment's device."""
         asked = self.settings
-        whole = load(asked.data, folder=asked.data_folder)
+        whole = load_data(asked.data, folder=asked.data_folder)
         train, test = (
             part.sample(count, asked.seed) if count and count < len(part) else part
             for part, count in ((whole.train, asked.train_images), (whole.test, asked.images))

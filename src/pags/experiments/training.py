@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pags.classifiers.modes import correct
 from pags.data.imageset import DataSet, ImageSet
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.errors import UsageError
 from pags.experiments.cache import Cache, Made, columns
 from pags.experiments.classifiers import Training, blank_classifier, classifier, file_label
@@ -163,7 +163,7 @@ class _State:
     def __init__(self, settings: TrainSettings, store: Store, device: str = "cpu") -> None:
         self.settings, self.store = settings, store
         self.source, self.training = settings.resolved()
-        self.data: DataSet = load(self.source, folder=settings.data_folder)
+        self.data: DataSet = load_data(self.source, folder=settings.data_folder)
         self.name = file_label(self.data.train, self.training)
         cache = Cache(store, device)
         self.made: Made[nn.Module] = cache.made(classifier, train=self.data.train, training=self.training)

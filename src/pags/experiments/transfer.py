@@ -16,7 +16,7 @@ from pags.auditing.result import model_record
 from pags.auditing.run import settings_of
 from pags.data.imageset import ImageSet
 from pags.data.resize import Size, resized_set
-from pags.data.sources import load
+from pags.data.sources import load_data
 from pags.experiments.cache import Columns, Report, identity
 from pags.experiments.classifiers import Subject, Training, loaded, network_of, trained
 from pags.experiments.engines import Progress, Task, run_tasks
@@ -58,7 +58,7 @@ class Transfer:
         test = self.experiment.data.test
         if not self.asked.data:
             return resized_set(test, self._size(test))
-        whole = load(self.asked.data, folder=self.settings.data_folder).test.to(self.settings.device)
+        whole = load_data(self.asked.data, folder=self.settings.data_folder).test.to(self.settings.device)
         return whole.sample(min(len(test), len(whole)), self.settings.seed)
 
     def evaluation(self, **changes: Any) -> EvaluationSet:

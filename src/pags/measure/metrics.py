@@ -11,7 +11,7 @@ Where either side has no direction (it is zero or not finite) every metric is Na
   [-1, 1];
 * `rank`: Spearman's rank correlation over the entries of an image; in [-1, 1].
 
-`metric_of` makes a metric of any other function; `find_metric` knows these by name, and some whose packages
+`make_metric` makes a metric of any other function; `get_metric` knows these by name, and some whose packages
 and weights a person may have: VGG-LPIPS, DISTS, DreamSim.
 """
 
@@ -107,7 +107,7 @@ def rank_correlation(a: Images, b: Images) -> PerImage:
     return cosines(x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)).to(a.dtype)
 
 
-def metric_of(
+def make_metric(
     function: Callable[[Tensor, Tensor], Tensor],
     *,
     name: str,
@@ -143,7 +143,7 @@ def metric_of(
     return PairMetric(name, bounds, pair)
 
 
-def find_metric(metric: str | Callable[..., Any] | Metric, *, device: torch.device | str = "cpu") -> Metric:
+def get_metric(metric: str | Callable[..., Any] | Metric, *, device: torch.device | str = "cpu") -> Metric:
     """A metric.
 
     Args:
@@ -152,7 +152,7 @@ def find_metric(metric: str | Callable[..., Any] | Metric, *, device: torch.devi
             one of the user's own, or `file.py:name` or `package.module:name` of one (which runs that code):
             a `Metric`, or a function of two batches of pictures (n, 3, h, w) in [-1, 1] to n numbers, higher
             for more alike. Its attributes `title`, `bounds`, `distance` (True where lower is more alike),
-            `unit` and `at_least` are those of `metric_of`.
+            `unit` and `at_least` are those of `make_metric`.
         device: where a network's weights go.
 
     Raises:
@@ -162,11 +162,8 @@ def find_metric(metric: str | Callable[..., Any] | Metric, *, device: torch.devi
     return metric_entry(metric).make(device)
 
 
-get_metric, make_metric = find_metric, metric_of
-
-
 def metric_entry(metric: str | Callable[..., Any] | Metric) -> "MetricEntry":
-    """All that is known of a metric before it is made; see `find_metric`.
+    """All that is known of a metric before it is made; see `get_metric`.
 
     Raises:
         UsageError: no metric has this name, or it cannot be called.
@@ -187,7 +184,7 @@ def metric_entry(metric: str | Callable[..., Any] | Metric) -> "MetricEntry":
             suggestion=f"def {plugin.name}(a, b): return -(a - b).square().mean((1, 2, 3))",
         )
     options = {name: getattr(value, name) for name in ("bounds", "unit", "at_least") if hasattr(value, name)}
-    made = metric_of(
+    made = make_metric(
         value, name=plugin.name, distance=bool(getattr(value, "distance", False)),
         **{"bounds": (-torch.inf, torch.inf), **options},
     )  # fmt: skip
@@ -234,7 +231,7 @@ def _foreign(package: str, name: str, options: Mapping[str, Any], device: torch.
             got=str(error).partition("\n")[0],
             suggestion="running once with a network connection, or --metric lpips",
         ) from error
-    return metric_of(network, name=name, **options)
+    return make_metric(network, name=name, **options)
 
 
 def _lpips_vgg(package: Any, device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:

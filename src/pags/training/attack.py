@@ -2,25 +2,28 @@
 
 The attack leaves no trace: it takes the gradient with respect to the input alone, so no `.grad`
 is touched; the network is in evaluation mode meanwhile, so BatchNorm keeps its statistics and
-images do not see each other; and it draws from the generator that it is given.
+images do not see each other; and it draws from the generator that it is given. Where it is asked to attack
+the network that a training step sees, BatchNorm takes the batch's statistics, and keeps its own all the same.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from pags.arrays import Images, Labels, PerImage, clip_norm, has_direction, scale_to, zero_unless_directed
-from pags.classifiers.modes import evaluating, predict
+from pags.classifiers.modes import evaluating, normalising_by_batch, predict
 from pags.errors import UsageError
 from pags.training.derivatives import cheaper_derivatives
 from pags.training.gradients import log_odds_against
 
 Norm = Literal["l2", "linf"]
+Statistics = Literal["running", "batch"]
 
 
 class Ball(NamedTuple):
@@ -67,6 +70,10 @@ class Outcome(NamedTuple):
     """As in `Attacked`: where it is the number of steps, nothing was tried and `correct` says nothing."""
 
 
+MODES = {"running": evaluating, "batch": normalising_by_batch}
+"""In which mode the network is attacked, by whose statistics BatchNorm takes."""
+
+
 @dataclass(frozen=True)
 class PGD:
     """PGD on the cross-entropy (section 4; B.1, 4).
@@ -76,15 +83,19 @@ class PGD:
         steps: gradient steps.
         relative_step: the step's length is `relative_step · radius / steps` (B.2: 2.5 on MNIST, 2 elsewhere).
         norm: "l2" as in the paper, or "linf", where each pixel may change by the radius.
+        statistics: of BatchNorm, "running" as in evaluation mode, or those of the attacked "batch". In a
+            training whose weights move fast, the running ones lag behind: the attack is then made for
+            another network than the one that takes the step, which learns to be robust against that alone.
 
     Raises:
-        UsageError: a radius below zero, no steps, or another norm.
+        UsageError: a radius below zero, no steps, or another norm or statistics.
     """
 
     radius: float
     steps: int = 10
     relative_step: float = 2.5
     norm: Norm = "l2"
+    statistics: Statistics = "running"
 
     def __post_init__(self) -> None:
         if not 0 <= self.radius < float("inf"):
@@ -101,6 +112,10 @@ class PGD:
             )
         if self.norm not in BALLS:
             raise UsageError(f"a norm among {', '.join(BALLS)}", got=repr(self.norm), suggestion='norm="l2"')
+        if self.statistics not in MODES:
+            raise UsageError(
+                f"statistics among {', '.join(MODES)}", got=repr(self.statistics), suggestion="running"
+            )
 
     def start(self, images: Images, draws: torch.Generator) -> Images:
         """Perturbations drawn uniformly from the ball, drawn in the order of the images."""
@@ -148,7 +163,7 @@ class PGD:
             return Attacked(images.detach().clone(), stalled)
         ball, length = BALLS[self.norm], self.relative_step * self.radius / self.steps
         delta = self._into_ball(images, start, clip)
-        with evaluating(model), weights_at_rest(model), cheaper_derivatives(model):
+        with MODES[self.statistics](model), weights_at_rest(model), cheaper_derivatives(model):
             for _ in range(self.steps):
                 gradient = ascent_direction(model, images + delta, labels)
                 gradient = zero_unless_directed(gradient if within is None else within(gradient))
@@ -226,6 +241,27 @@ def attack_outcome(
         attacked = attack.attack(model, x, y, s)
         found.append(Outcome((predict(model, attacked.images).argmax(1) == y).float(), attacked.stalled))
     return Outcome(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def adversarial_losses(
+    model: nn.Module, images: Images, labels: Labels, attack: PGD, draws: torch.Generator
+) -> dict[Statistics, float]:
+    """The mean cross-entropy under attack, with running statistics and with those of the batch.
+
+    Each is that of the network that was attacked. Where training was sound the two are alike; a network that
+    was trained against attacks on another one has a loss well above that of its training in one of them.
+
+    Args:
+        model, attack: as in `PGD`, whose own `statistics` do not count.
+        images, labels: one batch, as large as those of the training.
+        draws: names the start of the attack, the same in both modes.
+    """
+    start, found = attack.start(images, draws), dict[Statistics, float]()
+    for statistics in ("running", "batch"):
+        attacked = replace(attack, statistics=statistics).perturb(model, images, labels, start)
+        with MODES[statistics](model), torch.no_grad():
+            found[statistics] = float(cross_entropy(model(attacked), labels))
+    return found
 
 
 def _interval(x: Tensor, radius: float) -> tuple[float, float]:

@@ -1,17 +1,21 @@
-"""Cheaper derivatives of convolutions and batch normalisation on the CPU, equal up to rounding.
+"""Cheaper derivatives of a network's usual operations on the CPU, equal up to rounding.
 
-Two costs of robust training are not in the mathematics but in how torch takes derivatives (2.6 to 2.15):
+Some costs of robust training are not in the mathematics but in how torch takes derivatives (2.6 to 2.15):
 
 - The weights' part of a convolution's second derivative is computed as a convolution whose filter is as large
   as the image, though it is an ordinary weight gradient; and batch normalisation's second derivative takes
   some twenty passes over the activations, where five are enough.
+- GELU's second derivative is put together from a dozen operations, each with a pass over the activations,
+  and that of max-pooling moves the channels outwards.
 - In evaluation mode, batch normalisation is a scaling; its gradient still goes through
   the general case.
 
-Both are replaced while a forward pass runs inside `cheaper_derivatives`, in any network that reaches
-`torch.nn.functional`. Small activations are left to torch, where calls cost more than passes.
+All are replaced while a forward pass runs inside `cheaper_derivatives`, in any network that reaches
+`torch.nn.functional`, in float32 and under autocast. Small activations are left to torch, where calls cost
+more than passes.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, gelu, max_pool2d
 from torch.overrides import TorchFunctionMode
 
 LEAST_NUMBERS = 2**18
@@ -27,6 +31,8 @@ LEAST_NUMBERS = 2**18
 
 convolution_backward = torch.ops.aten.convolution_backward.default
 norm_backward = torch.ops.aten.native_batch_norm_backward.default
+pool_backward = torch.ops.aten.max_pool2d_with_indices_backward.default
+gelu_backward = torch.ops.aten.gelu_backward.default
 
 
 @contextmanager
@@ -41,7 +47,7 @@ def cheaper_derivatives(model: nn.Module) -> Iterator["CheaperDerivatives"]:
 
 
 class CheaperDerivatives(TorchFunctionMode):
-    """While active, convolutions and batch normalisations of large activations use the rules of this file.
+    """While active, operations on large activations use the rules of this file.
 
     Args:
         least: numbers in an activation from which the rules are used.
@@ -67,11 +73,14 @@ class CheaperDerivatives(TorchFunctionMode):
             return self._convolution(*args)
         if func is batch_norm and len(args) == 3 and self._applies(args[0]):
             return self._normalisation(*args, **kwargs)
+        if func is gelu and kwargs in ({}, {"approximate": "none"}) and self._applies(args[0]):
+            return _Gelu.apply(args[0], self)
+        if func is max_pool2d and args and self._applies(args[0]):
+            return _pooled(self, *args, **kwargs)
         return func(*args, **kwargs)
 
     def _applies(self, x: Tensor) -> bool:
-        large = x.numel() >= self.least and x.ndim == 4
-        return large and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        return x.numel() >= self.least and x.ndim == 4 and x.device.type == "cpu"
 
     def _convolution(self, x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
         defaults: tuple[Any, ...] = (None, 1, 0, 1, 1)
@@ -79,6 +88,9 @@ class CheaperDerivatives(TorchFunctionMode):
         pairs = isinstance(stride, tuple) and isinstance(padding, tuple) and isinstance(dilation, tuple)
         if not pairs or not weight.requires_grad:  # torch's own rule is as good for the input alone
             return torch.conv2d(x, weight, *rest)
+        if torch.is_autocast_enabled("cpu"):
+            kind = torch.get_autocast_dtype("cpu")
+            x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
         return _Convolution.apply(x, weight, bias, (stride, padding, dilation, groups), self)
 
     def _normalisation(self, x: Tensor, mean: Tensor | None, variance: Tensor | None, **rest: Any) -> Tensor:
@@ -105,7 +117,7 @@ class _Scaling(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = ctx.saved_tensors
-        return gradient * scale.view(1, -1, 1, 1), None, None, None, None, None
+        return gradient * _channels(scale, gradient), None, None, None, None, None
 
 
 class _Convolution(Function):
@@ -210,10 +222,87 @@ class _NormalisationGradient(Function):
         outer = -weight * rate**2
         of_x = outer * rate * (k - 2 * b * c)
         constant = -outer * (c * g_mean + b * v_mean) - of_x * centre
-        of_images = torch.addcmul(_channels(constant), g, _channels(outer * c))
-        of_images.addcmul_(v, _channels(outer * b)).addcmul_(x, _channels(of_x))
+        of_images = torch.addcmul(_channels(constant, x), g, _channels(outer * c, x))
+        of_images.addcmul_(v, _channels(outer * b, x)).addcmul_(x, _channels(of_x, x))
         return onward, of_images, rate * k * m, None, None, None
 
 
-def _channels(values: Tensor) -> Tensor:  # (1, c, 1, 1)
-    return values.view(1, -1, 1, 1)
+def _channels(values: Tensor, like: Tensor) -> Tensor:  # (1, c, 1, 1)
+    return values.view(1, -1, 1, 1).to(like.dtype)
+
+
+class _Gelu(Function):
+    """x Φ(x), with the distribution function Φ and the density φ of a standard normal number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rules: CheaperDerivatives) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.rules = rules
+        return gelu(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        take = _GeluGradient.apply if ctx.rules.inputs_alone else gelu_backward
+        return take(gradient, x), None
+
+
+class _GeluGradient(Function):
+    """g f'(x), with f'(x) = Φ(x) + x φ(x) and f''(x) = φ(x) (2 − x²)."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient, x)
+        return gelu_backward(gradient, x)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:
+        gradient, x = ctx.saved_tensors
+        square = x * x
+        second = (square * -0.5).exp_().mul_(square.sub_(2)).mul_(-1 / math.sqrt(2 * math.pi))
+        return gelu_backward(v, x), second.mul_(gradient).mul_(v)
+
+
+def _pooled(
+    rules: CheaperDerivatives, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:  # fmt: skip
+    if return_indices:
+        return max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    sizes = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    pairs = [[each, each] if isinstance(each, int) else list(each) for each in sizes]
+    return _MaxPool.apply(x, (*pairs, ceil_mode), rules)
+
+
+class _MaxPool(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, options: Any, rules: CheaperDerivatives) -> Tensor:
+        y, places = torch.ops.aten.max_pool2d_with_indices.default(x, *options)
+        ctx.save_for_backward(x, places)
+        ctx.options, ctx.rules = options, rules
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, places = ctx.saved_tensors
+        if ctx.rules.inputs_alone:
+            return _MaxPoolGradient.apply(gradient, x, places, ctx.options), None, None
+        return pool_backward(gradient, x, *ctx.options, places), None, None
+
+
+class _MaxPoolGradient(Function):
+    """Each number of the gradient put where the largest of its window was; linear in the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, places: Tensor, options: Any) -> Tensor:
+        ctx.save_for_backward(places)
+        return pool_backward(gradient, x, *options, places)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        (places,) = ctx.saved_tensors  # (n, c, h', w'), each a place among h · w
+        n, c, height, width = places.shape
+        # With the channels innermost, as they lie in memory.
+        rows, chosen = v.permute(0, 2, 3, 1).flatten(1, 2), places.permute(0, 2, 3, 1).flatten(1, 2)
+        found = rows.gather(1, chosen).view(n, height, width, c)
+        return found.permute(0, 3, 1, 2), None, None, None

@@ -30,7 +30,7 @@ from pags.training.plan import Plan, learning_rate
 from pags.training.stepping import InPrecision, explained, make_optimizer, reproducible
 from pags.training.synchronised import SynchronisedBatchNorm2d, synchronise
 
-__all__ = ["EpochRecord", "Plan", "fit", "learning_rate"]
+__all__ = ["EpochRecord", "Plan", "epochs", "fit", "learning_rate"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ Report = Callable[[float], None]
 """Told the share of a piece of work that is done."""
 
 
-def fit(
+def epochs(
     model: nn.Module,
     objective: Objective,
     data: ImageSet,
@@ -70,7 +70,8 @@ def fit(
     """Train `model` in place, yielding a record after each epoch.
 
     Args:
-        model: any network that `objective` can use.
+        model: any network that `objective` can use; one with a method `prepare` is shown some of the images
+            first (see `prepare`).
         objective: a loss for each image of a batch.
         data: the training images.
         plan: epochs, optimiser, schedule, augmentation.
@@ -98,6 +99,18 @@ def fit(
     run.finish()
 
 
+def fit(*arguments: Any, **options: Any) -> list[EpochRecord]:
+    """Train a network in place, to the end, and return the record of every epoch.
+
+    Args:
+        arguments, options: those of `epochs`, which yields the same records one by one.
+
+    Raises:
+        TrainingDiverged, PagsError, UsageError: as `epochs`.
+    """
+    return list(epochs(*arguments, **options))
+
+
 class _Run:
     """The state of one training: weights, optimiser, averages, and the position in the epoch."""
 
@@ -118,6 +131,7 @@ class _Run:
         self.slot, self.fabric, self.inner = slot, fabric, model
         self.settings = {"plan": plan.model_dump(mode="json"), "seed": seed, "images": len(data)}
         self.settings |= {"fingerprint": fingerprint}
+        prepare(model, data, seed)
         self.layout = torch.channels_last if channels_last else torch.preserve_format
         model.to(fabric.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.layers = _joined(model) if fabric.world_size > 1 else []
@@ -188,7 +202,8 @@ class _Run:
         """The objective's losses for the rows of this process."""
         for layer in self.layers:
             layer.shared = self._shared(batch)
-        batch = replace(batch, images=batch.images.contiguous(memory_format=self.layout))
+        images = batch.images.contiguous(memory_format=self.layout)
+        batch = replace(batch, images=images, label_smoothing=self.plan.label_smoothing)
         draws = generator(self.seed, "objective", self.epoch, self.batch)
         return self.objective(self.model, batch, draws)
 
@@ -213,7 +228,8 @@ class _Run:
         """
         sums = gathered(self.loss_sum, self.fabric.world_size)
         total = float(sums.sum())
-        if math.isfinite(total) and all(bool(w.isfinite().all()) for w in self.inner.parameters()):
+        finite = [weight.isfinite().all() for weight in self.inner.parameters()]
+        if math.isfinite(total) and bool(torch.stack(finite).all()):
             return sums
         kept = self.slot is not None and self.slot.store.has(self.slot.name)
         where = (
@@ -264,6 +280,18 @@ class _Run:
         """Leave the model in evaluation mode, with its averaged weights where there are any."""
         self.inner.load_state_dict({**self.inner.state_dict(), **self.average})
         self.inner.eval()
+
+
+IMAGES_TO_PREPARE = 2000
+
+
+def prepare(model: nn.Module, data: ImageSet, seed: int) -> None:
+    """Give a network whose first layer is a function of the images, such as `PlainNetwork`, some of them.
+
+    A seeded choice of `IMAGES_TO_PREPARE`; a network that has been prepared or trained keeps what it has.
+    """
+    if (hook := getattr(model, "prepare", None)) is not None:
+        hook(data.sample(min(len(data), IMAGES_TO_PREPARE), seed).images.to(next(model.parameters()).device))
 
 
 def _check_same(slot: Slot, found: Record, wanted: Record) -> None:

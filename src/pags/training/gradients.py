@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from pags.arrays import Images, Labels, Logits, PerImage
 from pags.data.batches import Batch
@@ -54,7 +54,7 @@ def loss_and_gradient(
     images = batch.images.detach().requires_grad_()
     with cheaper_derivatives(model) as rules:
         logits = model(images)
-        losses = cross_entropy(logits, batch.labels, reduction="none")
+        losses = batch.losses(logits)
         values = PENALISED[penalised](logits, batch.labels)
         with rules.of_inputs_alone():
             return losses, torch.autograd.grad(values.sum(), images, create_graph=True)[0]

@@ -10,13 +10,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from pags.arrays import PerImage, dots
 from pags.data.batches import Batch
 from pags.errors import PagsError, UsageError
 from pags.plugins import Plugin, as_plugin, failed, is_plugin
-from pags.training.attack import PGD, Norm
+from pags.training.attack import PGD, Norm, Statistics
 from pags.training.gradients import PENALISED, Penalised, check_strength, draw_radius, loss_and_gradient
 from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm, ReleaseSmoothness
 
@@ -36,7 +35,7 @@ class CrossEntropy:
     """l(f(x), y)."""
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
-        return cross_entropy(model(batch.images), batch.labels, reduction="none")
+        return batch.losses(model(batch.images))
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Smoothness:
         both = torch.cat([batch.images, batch.images + self.sigma * batch.normal(draws)])
         clean, noisy = model(both).chunk(2)
         change = noisy - clean
-        return cross_entropy(clean, batch.labels, reduction="none") + self.strength * dots(change, change)
+        return batch.losses(clean) + self.strength * dots(change, change)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class RandomisedSmoothing:
 
     def __call__(self, model: nn.Module, batch: Batch, draws: torch.Generator) -> PerImage:
         noisy = batch.images + self.sigma * batch.normal(draws)
-        return cross_entropy(model(noisy), batch.labels, reduction="none")
+        return batch.losses(model(noisy))
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class AdversarialTraining:
         attack = replace(self.attack, radius=draw_radius(self.radii, draws)) if self.radii else self.attack
         start = attack.start_from(batch.normal(draws), batch.uniform(draws))
         attacked = attack.perturb(model, batch.images, batch.labels, start)
-        return cross_entropy(model(attacked), batch.labels, reduction="none")
+        return batch.losses(model(attacked))
 
 
 # The registry --------------------------------------------------------------------------------------------
@@ -145,6 +144,7 @@ class Options:
     radii: tuple[float, ...] = ()
     smoothness_sigma: float = 0.1
     penalised: Penalised = "loss"
+    attack_statistics: Statistics = "running"
     preset: Preset = "ours"
 
 
@@ -202,7 +202,9 @@ def _pgd(strength: float, options: Options) -> Objective:
         _check_release(options)
         steps, relative_step = options.attack_steps, options.relative_step
         return ReleaseAdversarialTraining(strength, steps, relative_step, options.radii)
-    attack = PGD(strength, options.attack_steps, options.relative_step, options.norm)
+    attack = PGD(
+        strength, options.attack_steps, options.relative_step, options.norm, options.attack_statistics
+    )
     return AdversarialTraining(attack, options.radii)
 
 
@@ -227,7 +229,7 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "pgd": ObjectiveEntry(
         _pgd, "Adversarial training (l2-PGD)", "ε", (0.3, 0.6, 1, 1.5, 2.5),
         cost=lambda attack_steps: 3.0 + 2 * attack_steps,
-        reads=("attack_steps", "relative_step", "norm", "radii"), strong_in_release=100.0,
+        reads=("attack_steps", "relative_step", "norm", "radii", "attack_statistics"), strong_in_release=100.0,
     ),
     "smoothness": ObjectiveEntry(
         _smoothness,
@@ -286,6 +288,7 @@ def make_objective(
     attack_steps: int = 10,
     relative_step: float = 2.5,
     norm: Norm = "l2",
+    attack_statistics: Statistics = "running",
     radii: tuple[float, ...] = (),
     smoothness_sigma: float = 0.1,
     penalised: Penalised = "loss",
@@ -300,6 +303,7 @@ def make_objective(
         attack_steps: gradient steps of the attack in "pgd".
         relative_step: length of all those steps together, in radii.
         norm: of the ball in "pgd".
+        attack_statistics: BatchNorm's during the attack in "pgd", see `PGD`.
         radii: from which each batch of "pgd" draws its epsilon, instead of `strength`, if there are any.
         smoothness_sigma: the noise's standard deviation in "smoothness".
         penalised: whose gradient "gradient-norm" penalises.
@@ -315,7 +319,9 @@ def make_objective(
     if preset not in PRESETS:
         raise UsageError(f"a preset among {', '.join(PRESETS)}", got=repr(preset), suggestion="ours")
     check_strength(strength)
-    options = Options(attack_steps, relative_step, norm, radii, smoothness_sigma, penalised, preset)
+    options = Options(
+        attack_steps, relative_step, norm, radii, smoothness_sigma, penalised, attack_statistics, preset
+    )
     return CrossEntropy() if strength == 0 else entry.make(strength, options)
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from pags.errors import PagsError, UsageError
+from pags.training.precision import Precision, choose_precision
 
 Tell = Callable[[Any], None]
 """Takes a small piece of plain data for whoever watches the work."""
@@ -47,7 +48,7 @@ def make_fabric(
     *,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     devices: int = 1,
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    precision: Precision | Literal["auto"] = "32-true",
     patience: float = 600.0,
 ) -> Fabric:
     """The Fabric with which `fit` trains.
@@ -55,7 +56,8 @@ def make_fabric(
     Args:
         accelerator: "auto" is a GPU where there is one.
         devices: GPUs, or processes on the CPU.
-        precision: "bf16-mixed" computes the network in bfloat16 and keeps weights and losses in float32.
+        precision: "bf16-mixed" computes the network in bfloat16 and keeps weights and losses in float32;
+            "auto" does so where that is faster, see `choose_precision`.
         patience: seconds after which a process gives up waiting for the others.
 
     Raises:
@@ -69,6 +71,8 @@ def make_fabric(
             got=f"{devices} on {kind}" + (f", which has {gpus}" if kind == "cuda" else ""),
             suggestion="fewer devices, or the accelerator cpu",
         )
+    if precision == "auto":
+        precision = choose_precision(kind)
     if devices == 1:
         return Fabric(accelerator=kind, devices=1, precision=precision)
     strategy = Connected(start_method="spawn", timeout=timedelta(seconds=patience))

@@ -1,9 +1,11 @@
 """How a network is trained: the numbers of a recipe, and the learning rate as a function of the step."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from pags.data.batches import Flip
 
 
 class Plan(BaseModel):
@@ -21,14 +23,20 @@ class Plan(BaseModel):
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: PositiveFloat
     momentum: NonNegativeFloat = 0.9
+    nesterov: bool = False
     weight_decay: NonNegativeFloat = 5e-4
+    decayed: Literal["all", "matrices"] = "all"
+    """Which parameters decay: "matrices" leaves out biases and those of normalisations."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
     schedule: Literal["constant", "one-cycle", "steps"] = "one-cycle"
     milestones: tuple[PositiveInt, ...] = ()
     average: NonNegativeFloat = 0.0
     """Decay of an exponential moving average of the weights, which the model holds at the end; 0: none."""
     clip_norm: PositiveFloat | None = None
     crop: int = 0
-    flip: bool = False
+    flip: Flip = False
+    """As in `pags.data.batches.epoch_batches`."""
 
 
 def learning_rate(plan: Plan, step: int, total: int) -> float:

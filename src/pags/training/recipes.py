@@ -10,6 +10,7 @@ from importlib import resources
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pags.errors import UsageError
+from pags.training.attack import Statistics
 from pags.training.gradients import check_strength
 from pags.training.objectives import PRESETS, Preset, get_objective
 from pags.training.plan import Plan
@@ -31,6 +32,8 @@ class Recipe(BaseModel):
     attack_steps: PositiveInt = 10
     relative_step: PositiveFloat = 2.5
     """Length of all steps of the attack together, in radii."""
+    attack_statistics: Statistics = "running"
+    """BatchNorm's during the attack: those of the "batch" where the weights move fast."""
     smoothness_sigma: PositiveFloat = 0.1
     radii: tuple[PositiveFloat, ...] = ()
     """From which each batch of adversarial training draws its epsilon, if there are any."""

@@ -64,8 +64,14 @@ def reproducible() -> Iterator[None]:
 
 def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     """The optimiser of a plan."""
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if plan.decayed == "matrices":
+        vectors = [weight for weight in model.parameters() if weight.ndim < 2]
+        groups = [{"params": [weight for weight in model.parameters() if weight.ndim >= 2]}]
+        groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
     if plan.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        return torch.optim.Adam(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
     return torch.optim.SGD(
-        model.parameters(), lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay
-    )
+        groups, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay,
+        nesterov=plan.nesterov,
+    )  # fmt: skip

@@ -62,6 +62,8 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics; the variance is the unbiased one, as in `BatchNorm2d`."""
+        if not self.track_running_stats:
+            return
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
