@@ -6,17 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
-from conftest import built, network_with_batch_norm, seeded
 from pags.auditing.options import default_norms, default_radii
-from pags.cli import app, main
-from pags.cli import audit as command
-from pags.data.imageset import ImageSet
-from pags.data.sources import load_data
-from pags.errors import UsageError
-from pags.experiments import audit_estimates as estimates
-from pags.experiments.audit import RECORD, TENSORS, AuditSettings, make_settings, run_audit, untrained
 from pags.experiments.audit_estimates import (
     Estimates,
     at_size,
@@ -25,8 +15,18 @@ from pags.experiments.audit_estimates import (
     target_size,
 )
 from pags.experiments.workshop import Workshop
-from pags.manifold.autoencoder import Autoencoder
 from pags.report.audit import rows, verdict, write_audit_report
+from torch import nn
+
+from conftest import built, network_with_batch_norm, seeded
+from pags.cli import app, main
+from pags.cli import audit as command
+from pags.data.imageset import ImageSet
+from pags.data.sources import load_data
+from pags.errors import UsageError
+from pags.experiments import audit_estimates as estimates
+from pags.experiments.audit import RECORD, TENSORS, AuditSettings, make_settings, run_audit, untrained
+from pags.manifold.autoencoder import Autoencoder
 from pags.score.unet import UNetDenoiser
 from pags.store import Store
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import pags
 from pags.experiments.claims import CLAIMS, SweepMeans, verdict
 from pags.experiments.config import Sweep, SweepConfig
 from pags.experiments.demo import GALLERY, RECORD, run_sweeps
 from pags.experiments.recipes import REVISIONS, Recipes
-from pags.measure.statistics import Interval
 from pags.report.page import write_report
+
+import pags
+from pags.measure.statistics import Interval
 from pags.store import Store, fingerprint
 from pags.training.fit import Plan
 

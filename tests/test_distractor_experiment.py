@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pags.experiments.claims import CONTRADICTED, SUPPORTED, UNDECIDED
+from pags.experiments.distractor_claims import distractor_claims
 from torch import Tensor, nn
 
 from conftest import Linear, seeded
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet, ImageSet
 from pags.errors import PagsError
-from pags.experiments.claims import CONTRADICTED, SUPPORTED, UNDECIDED
 from pags.experiments.distractor import GALLERY, RECORD, Distractor, DistractorConfig, Variant, run_distractor
-from pags.experiments.distractor_claims import distractor_claims
 from pags.store import Record, Store
 from pags.training.fit import Plan
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments.config import Sweep, SweepConfig
 from pags.experiments.demo import run_sweeps
+
+from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments.engines import Job, run_jobs
 from pags.store import Store
 from pags.training.fit import Plan, Report

@@ -24,7 +24,7 @@ from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.store import Slot, Store
 from pags.training import fit as module
 from pags.training.attack import PGD
-from pags.training.fit import EpochRecord, Plan, fit, learning_rate
+from pags.training.fit import EpochRecord, Plan, epochs, fit, learning_rate
 from pags.training.objectives import (
     AdversarialTraining,
     CrossEntropy,
@@ -112,7 +112,7 @@ def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_abandoned_between_epochs_continues_bit_by_bit(plan: Plan, epochs: int, slot: Slot) -> None:
     weights, records = train(plan)
-    run = fit(network_with_batch_norm(), CrossEntropy(), DATA, plan, seed=5, slot=slot)
+    run = epochs(network_with_batch_norm(), CrossEntropy(), DATA, plan, seed=5, slot=slot)
     before = list(itertools.islice(run, epochs))
     run.close()  # type: ignore[attr-defined]
     resumed, after = train(plan, slot=slot)
@@ -559,7 +559,7 @@ def test_layouts_give_the_same_but_for_rounding() -> None:
     data = ImageSet(pixels, torch.arange(20) % 3, ("a", "b", "c"), "coloured")
     losses = []
     for innermost in (True, False):
-        run = fit(network_with_batch_norm(3), Watching(), data, PLAN, seed=0, channels_last=innermost)
+        run = epochs(network_with_batch_norm(3), Watching(), data, PLAN, seed=0, channels_last=innermost)
         losses.append([record.loss for record in run])
     assert seen == [True] * 12 + [False] * 12
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -573,7 +573,7 @@ def test_a_compiled_network_is_trained_like_the_plain_one(monkeypatch: pytest.Mo
     losses, weights = [], []
     for compiled in (True, False):
         model = built(lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
-        run = fit(model, RandomisedSmoothing(0.1), DATA, plan, seed=5, compile=compiled)
+        run = epochs(model, RandomisedSmoothing(0.1), DATA, plan, seed=5, compile=compiled)
         losses.append([record.loss for record in run])
         weights.append(model.state_dict())
     assert list(weights[0]) == ["1.weight", "1.bias"]

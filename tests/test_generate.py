@@ -7,13 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, mse_loss
-
-from conftest import Linear, Traces, central_differences, network_with_batch_norm, seeded, smooth_network
-from pags.cli import main
-from pags.data.imageset import ImageSet
-from pags.errors import PagsError, UsageError
 from pags.experiments.config import Sweep, SweepConfig
 from pags.experiments.generate import (
     PANELS,
@@ -25,9 +18,17 @@ from pags.experiments.generate import (
     independent_judge,
     run_generate,
 )
+from pags.experiments.stages import Stages
+from pags.report.generate import draw_generate, panel
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, mse_loss
+
+from conftest import Linear, Traces, central_differences, network_with_batch_norm, seeded, smooth_network
+from pags.cli import main
+from pags.data.imageset import ImageSet
+from pags.errors import PagsError, UsageError
 from pags.experiments.problems import Task, set_problems
 from pags.experiments.smoothgrad import smoothgrad_along
-from pags.experiments.stages import Stages
 from pags.generate import (
     Followed,
     denoise,
@@ -41,7 +42,6 @@ from pags.generate import (
     with_block_means,
 )
 from pags.measure.restoration import HIGHEST, named_as, perceptual_distance, psnr
-from pags.report.generate import draw_generate, panel
 from pags.report.style import render
 from pags.store import Store
 from pags.training.fit import Plan

@@ -17,7 +17,7 @@ from conftest import network_with_batch_norm, seeded, smooth_network
 from pags.arrays import flatten
 from pags.data.batches import Batch
 from pags.data.imageset import DataSet, ImageSet
-from pags.data.sources import data_set_of, load_data, load_data
+from pags.data.sources import data_set_of, load_data
 from pags.errors import PagsError, UsageError
 from pags.manifold.estimators import ESTIMATORS, LocalPCA, fit_tangent, get_tangent
 from pags.measure.gradients import (
@@ -30,7 +30,7 @@ from pags.measure.gradients import (
     input_gradient,
     smooth_gradient,
 )
-from pags.measure.metrics import METRICS, get_metric, get_metric, metric_entry
+from pags.measure.metrics import METRICS, get_metric, metric_entry
 from pags.measure.robustness import definition_1
 from pags.score.denoiser import score_of
 from pags.score.load import CalledDenoiser, load_denoiser

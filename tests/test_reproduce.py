@@ -14,25 +14,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pags.experiments.claims import verdict
+from pags.experiments.config import Sweep, SweepConfig
+from pags.experiments.figures.catalogue import NAMES, catalogue, chosen, read
+from pags.experiments.generate import GenerateSettings
+from pags.experiments.recipes import UNTRAINED, Recipes
+from pags.experiments.reproduce import Reproduction, reproduce
+from pags.experiments.stages import Stages
+from pags.report.figures import draw
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from conftest import seeded
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, UsageError
-from pags.experiments.claims import verdict
-from pags.experiments.config import Sweep, SweepConfig
 from pags.experiments.distractor import DistractorConfig, Variant
 from pags.experiments.estimate import estimate
-from pags.experiments.figures.catalogue import NAMES, catalogue, chosen, read
-from pags.experiments.generate import GenerateSettings
-from pags.experiments.recipes import UNTRAINED, Recipes
-from pags.experiments.reproduce import Reproduction, reproduce
 from pags.experiments.scales import SCALES, Settings, settings_for
-from pags.experiments.stages import Stages
 from pags.experiments.transfer import Pretrained, Transfer, TransferConfig, enlarged, resized
 from pags.measure.statistics import Interval
-from pags.report.figures import draw
 from pags.report.style import render
 from pags.store import Store, fingerprint
 from pags.training.fit import Plan

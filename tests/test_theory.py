@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pags.report.theory import draw_theory, theory_table
 from torch import Tensor, nn
 
 from conftest import Linear, seeded, smooth_network
@@ -16,7 +17,6 @@ from pags.data.worlds import distractor_world, linear_world, mixture_world
 from pags.data.worlds.laws import Mixture
 from pags.measure.robustness import definition_1
 from pags.measure.statistics import Interval
-from pags.report.theory import draw_theory, theory_table
 from pags.store import Record, Store
 from pags.theory import Subject, argument_1, run_theory, theorem_1, theorem_2
 from pags.theory.argument_1 import half_life

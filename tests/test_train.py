@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pags.experiments.training_settings import TrainSettings, resolve, train_settings
 
 from pags.classifiers.load import load_classifier
 from pags.classifiers.modes import correct
@@ -18,7 +19,6 @@ from pags.data.sources import load_data
 from pags.errors import UsageError
 from pags.experiments import training as module
 from pags.experiments.training import train
-from pags.experiments.training_settings import TrainSettings, resolve, train_settings
 from pags.store import Record, Store, fingerprint
 from pags.training import fit as loop
 from pags.training.recipes import read_recipe

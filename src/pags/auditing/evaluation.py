@@ -20,7 +20,7 @@ from pags.errors import UsageError
 from pags.measure.alignment import Comparison, derangement
 from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, get_target
 from pags.measure.lpips import LPIPS
-from pags.measure.metrics import Metric, PerceptualMetric, get_metric
+from pags.measure.metrics import Metric, PerceptualMetric, get_metric, metric_entry
 from pags.measure.robustness import find_change
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
 from pags.seeds import generator

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info, get_group
 
 from pags.errors import PagsError, UsageError
+from pags.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": ("demo", "The main job on what ships with the package, in minutes and without a download."),
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not debug:
         # torch announces deprecations of its own to us; they tell a user of pags nothing.
         warnings.filterwarnings("ignore", module=r"torch\.")
+    keep_freed_memory()  # of this process, which is ours
     try:
         status = typer.main.get_command(app).main(words, prog_name="pags", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -17,7 +17,8 @@ from pags.report.pages import write_report, write_reproduction
 from pags.store import Store
 
 ELSEWHERE = (
-    "scale", "pretrained", "pretrained_data", "pretrained_arch", "experiment", "conditional_denoiser", "preset",
+    "scale", "pretrained", "pretrained_data", "pretrained_arch", "experiment", "conditional_denoiser",
+    "preset",
 )  # fmt: skip
 """Settings of `pags reproduce` that the demo has not."""
 

@@ -74,8 +74,8 @@ def generate(
     with ProgressLine() as progress:
         progress("loading the models, training the controls where they are missing", 0.0)
         record = run_generate(
-            _models(experiment, model, arch, objective), independent_judge(experiment), experiment.data, store,
-            settings.with_(tasks=tasks), progress, seed=seed, device=experiment.settings.device,
+            _models(experiment, model, arch, objective), independent_judge(experiment), experiment.data,
+            store, settings.with_(tasks=tasks), progress, seed=seed, device=experiment.settings.device,
         )  # fmt: skip
         progress("drawing the figures", 1.0)
         written = write_generate(store, record, store.read_tensors(PANELS)[0])

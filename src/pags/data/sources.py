@@ -75,8 +75,6 @@ def load_data(spec: str, *, folder: Path | None = None, download: bool = True) -
     return source.open(Place(folder or default_folder(), path, download), **options)
 
 
-
-
 def data_set_of(given: Any, *, name: str = "images", train: float = 0.8, seed: int = 0) -> DataSet:
     """Training and test images from whatever a user has.
 

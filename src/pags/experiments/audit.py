@@ -137,7 +137,9 @@ class Auditing:
     @cached_property
     def train(self) -> ImageSet:
         """The images that manifold and score are estimated from, before they are resized."""
-        return load_data(self.settings.tangent_data or self.settings.data, folder=self.settings.data_folder).train
+        return load_data(
+            self.settings.tangent_data or self.settings.data, folder=self.settings.data_folder
+        ).train
 
     @cached_property
     def size(self) -> Size:

@@ -162,7 +162,9 @@ def _paper(data: str) -> ExperimentSettings:
             latent=128, widths=(128, 256, 512, 1024),
             plan=Plan(epochs=100, batch_size=100, learning_rate=1e-4, **ADAM),
         ),
-        score=Score(widths=(128, 256, 256), plan=Plan(epochs=200, learning_rate=1e-3, average=0.9999, **ADAM)),
+        score=Score(
+            widths=(128, 256, 256), plan=Plan(epochs=200, learning_rate=1e-3, average=0.9999, **ADAM)
+        ),
         measures=_measures(8, sigma=1.2 if data.startswith("imagenet") else 0.5), gallery=10,
     )  # fmt: skip
 

@@ -14,7 +14,6 @@ from pags.seeds import derive, seeded_construction
 from pags.store import Record
 from pags.theory.models import perceptron, small_plan
 from pags.theory.rows import over_seeds, part, row
-from pags.training.fit import fit
 from pags.training.objectives import GradientNorm
 
 PLACE = "Argument 1 (3.3)"
@@ -69,7 +68,7 @@ def trace(world: World, data: ImageSet, strength: float, seed: int, epochs: int)
     basis = world.tangent_basis(data.images).float()
     plan = small_plan(epochs, learning_rate=2e-3, schedule="constant", weight_decay=0)
     seen = [_look(model, data, basis)]
-    for _ in fit(model, GradientNorm(strength), data, plan, seed=seed):
+    for _ in fit_epochs(model, GradientNorm(strength), data, plan, seed=seed):
         seen.append(_look(model, data, basis))
     on, off, loss = (list(values) for values in zip(*seen, strict=True))
     return {"on": on, "off": off, "loss": loss}

@@ -229,7 +229,8 @@ OBJECTIVES: dict[str, ObjectiveEntry] = {
     "pgd": ObjectiveEntry(
         _pgd, "Adversarial training (l2-PGD)", "ε", (0.3, 0.6, 1, 1.5, 2.5),
         cost=lambda attack_steps: 3.0 + 2 * attack_steps,
-        reads=("attack_steps", "relative_step", "norm", "radii", "attack_statistics"), strong_in_release=100.0,
+        reads=("attack_steps", "relative_step", "norm", "radii", "attack_statistics"),
+        strong_in_release=100.0,
     ),
     "smoothness": ObjectiveEntry(
         _smoothness,
