@@ -112,10 +112,7 @@ def sweep_record(
             step, name = round(3 * place / steps), f"{objective} {strength:g}"
             about_it = {"objective": objective, "strength": strength}
             models.append(model(name, step, targets=targets, metrics=metrics, **about_it))
-    settings = {
-        "norm": 0.5, "norms": list(NORMS), "targets": list(targets), "metrics": list(metrics), "radii": [0.5],
-        "repeats": 1, "seed": 0, "change": "softmax-l2",
-    }  # fmt: skip
+    settings = {"repeats": 1, "seed": 0}
     return {
         "key": "0", "settings": settings, "data": data_record(shape), "estimators": {},
         "chance": {"rho2": 0.75, "k": 16}, "sweeps": lines, "models": models,
@@ -140,7 +137,8 @@ def gallery_of(record: SweepRecord, images: int = 3) -> dict[str, Tensor]:
     found = {"images": pixels, "labels": torch.arange(images) % 10}
     found["directions"] = torch.randn((3, images, *shape), generator=draws)
     found["directions on"] = found["directions"] / 3
-    targets, metrics = record["settings"]["targets"], record["settings"]["metrics"]
+    measured = record["models"][0]["settings"]
+    targets, metrics = measured["targets"], measured["metrics"]
     edges = pixels - pixels.roll(1, -1)
     for target in targets:
         found[f"score {target}"] = edges + 0.05 * torch.randn((images, *shape), generator=draws)

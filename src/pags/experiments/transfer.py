@@ -154,6 +154,7 @@ def _gallery(state: Transfer) -> Columns:
     evaluation, found = state.evaluation(of_class="true"), Columns()
     for strength in state.strengths:
         shown = pictures(network_of(state.model(strength)), evaluation, chosen, "logit")
-        found |= {"images": shown["image"], "score": shown["score"]}
-        found |= {f"gradient {strength:g}": shown["gradient"], f"lpips {strength:g}": shown["lpips"]}
+        name = state.model(strength).name
+        found |= {"images": shown["image"], "score logit": shown["score"]}
+        found |= {f"gradient {name} logit": shown["gradient"], f"lpips {name} logit": shown["lpips"]}
     return found

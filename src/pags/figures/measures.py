@@ -13,7 +13,7 @@ def robustness_and_alignment(parts: Parts) -> FigureData:
 def main_figure(record: SweepRecord) -> FigureData:
     """Figure 3 from the sweeps' record: robustness, similarity by every metric, and accuracy."""
     lines = [line for line in record["sweeps"] if line["objective"] != "smoothness"] or record["sweeps"]
-    norm, seeds = record["settings"]["norm"], record["settings"].get("repeats", 1)
+    norm, seeds = sweeps.settled(record, "norm", None), record["settings"].get("repeats", 1)
     chosen = sweeps.targets(record)
     rows = [[sweeps.robustness_panel(record, line, norm, line["title"]) for line in lines]]
     rows += [
@@ -39,7 +39,7 @@ def at_several_norms(parts: Parts) -> FigureData:
             sweeps.robustness_panel(record, line, norm, f"{line['title']}, norm {norm:g}")
             for line in record["sweeps"]
         ]
-        for norm in record["settings"]["norms"]
+        for norm in sweeps.settled(record, "norms", ())
     ]
     return curves("As Figure 3, top, for perturbations of each l2 norm.", rows)
 

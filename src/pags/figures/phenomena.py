@@ -13,7 +13,7 @@ NETWORKS = (("standard", "first"), ("robust", "second"))
 
 def signal_and_distractor(parts: Parts) -> FigureData:
     """Figure 2, as an illustration from an exact world: signal, distractor and their mask (section 3.2)."""
-    seed = parts.settings.sweep.seed
+    seed = parts.settings.seed
     world = distractor_world((1, 16, 16), k=6, distractor_k=6, seed=seed)
     images, labels = world.sample(6, generator(seed, "figure 2"))
     mask = world.mask.to(images)

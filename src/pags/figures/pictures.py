@@ -103,7 +103,7 @@ def directions(parts: Parts) -> FigureData:
 
 def sizes(parts: Parts) -> FigureData:
     """Figure 8: images with a random perturbation at each norm that is measured."""
-    gallery, norms = parts.gallery, parts.sweep["settings"]["norms"]
+    gallery, norms = parts.gallery, sweeps.settled(parts.sweep, "norms", ())
     images, noise = gallery["images"], gallery["directions"][0]
     lines = [Line("image", images)]
     lines += [Line(f"norm {n:g}", (images + scale_to(noise, n)).clamp(0, 1)) for n in norms]

@@ -32,8 +32,8 @@ def target_title(target: str) -> str:
 
 
 def settled(record: SweepRecord, name: str, default: Any) -> Any:
-    """A setting of the sweeps: targets, metrics, radii."""
-    return record["settings"].get(name, default)
+    """What was measured, the same for every model: targets, metrics, norms, radii."""
+    return record["models"][0]["settings"].get(name, default)
 
 
 def targets(record: SweepRecord) -> list[str]:

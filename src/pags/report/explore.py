@@ -108,7 +108,7 @@ def _model(record: SweepRecord, strength: float, model: ModelRecord) -> Record:
         "strength": f"{strength:g}",
         "regime": sweeps.regime_name(model["regime"]),
         "accuracy": _interval(means.get("correct"))["estimate"],
-        "off/on": _interval(model["ratios"].get(f"off/on {record['settings']['norm']:g}")),
+        "off/on": _interval(model["ratios"].get(f"off/on {model['settings']['norm']:g}")),
         "similarity": {t: _interval(means.get(f"{metric} {t}")) for t in sweeps.targets(record)},
     }
 

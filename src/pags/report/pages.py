@@ -112,7 +112,7 @@ WITHOUT: Record = {"sweep": None, "explorer": None, "strip": None}
 def _of_sweep(record: SweepRecord, gallery: Mapping[str, Tensor], room: int) -> Record:
     """What the page says of sweeps: strip, tables and explorer."""
     settings, targets, metric = record["settings"], sweeps.targets(record), sweeps.metrics(record)[0]
-    columns = _columns(settings["norm"], metric, targets[0])
+    columns = _columns(sweeps.settled(record, "norm", None), metric, targets[0])
     more = {f"{sweeps.metric_title(metric)}, {sweeps.target_title(t)}": f"{metric} {t}" for t in targets[1:]}
     standard = sweeps.model(record, sweeps.STANDARD)
     levels = {

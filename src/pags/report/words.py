@@ -221,7 +221,7 @@ def sweep_answer(record: SweepRecord) -> list[str]:
     if _end(b, "low") > _end(a, "high"):
         first = f"Robust training aligns input gradients with the score here, most of all {name}"
     found = [f"{first} ({said} of the standard network, {accuracy})."]
-    ratio = f"off/on {record['settings']['norm']:g}"
+    ratio = f"off/on {record['models'][0]['settings']['norm']:g}"
     off, without = robust["ratios"].get(ratio), standard["ratios"].get(ratio)
     if off is not None:
         found.append(

@@ -14,6 +14,7 @@ from pags.seeds import derive, seeded_construction
 from pags.store import Record
 from pags.theory.models import perceptron, small_plan
 from pags.theory.rows import over_seeds, part, row
+from pags.training.fit import epochs as fit_epochs
 from pags.training.objectives import GradientNorm
 
 PLACE = "Argument 1 (3.3)"
