@@ -301,7 +301,10 @@ def test_comparing_is_antisymmetric_and_paired(digits: Any) -> None:
     assert forth["cosine logit"]["estimate"] == pytest.approx(float(expected), abs=1e-6)
     alone = compare({"a": first, "again": first}, resamples=50)["pairs"][0]["differences"]
     assert {v["estimate"] for v in alone.values() if v} == {0.0}
-    assert {v["high"] for v in alone.values() if v} == {0.0}
+    # Of shares that agree on a few images it is not sure that they agree on all.
+    shares = [name for name in alone if name == "correct" or name.startswith("robust")]
+    assert {v["high"] for name, v in alone.items() if v and name not in shares} == {0.0}
+    assert all(alone[name]["low"] == -alone[name]["high"] < 0 for name in shares)
 
 
 def test_three_models_are_three_pairs_and_other_images_are_refused(digits: Any) -> None:
