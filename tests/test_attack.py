@@ -357,10 +357,11 @@ def test_adversarial_losses_are_those_of_the_network_that_was_attacked() -> None
     """With running statistics in evaluation mode, with the batch's in training mode."""
     model, images, labels, attack = network_with_batch_norm(), random_images(8), labels_for(8), PGD(0.5)
     found = adversarial_losses(model, images, labels, attack, seeded(3))
-    for statistics, seen in (("running", copy.deepcopy(model).eval()), ("batch", by_batch(model))):
+    expected = []
+    for seen in (copy.deepcopy(model).eval(), by_batch(model)):
         attacked = attack(seen, images, labels, seeded(3))
-        expected = float(losses(seen, attacked, labels).mean())
-        assert found[statistics] == pytest.approx(expected, rel=1e-4)
+        expected.append(float(losses(seen, attacked, labels).mean()))
+    assert [found["running"], found["batch"]] == pytest.approx(expected, rel=1e-4)
     assert abs(found["running"] - found["batch"]) > 0.01
 
 

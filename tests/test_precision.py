@@ -30,8 +30,9 @@ LISTED = "processor\t: 0\nflags\t\t: fpu sse2 {}\nbugs\t\t: none\nprocessor\t: 1
     ],
 )  # fmt: skip
 def test_bfloat16_where_the_cpu_multiplies_it_in_tiles(
-    flags: str, torch_says: bool | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    flags: str, torch_says: bool | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     listed = tmp_path / "cpuinfo"
     listed.write_text(LISTED.format(flags))
     monkeypatch.setattr(precision, "CPU_FACTS", listed)
@@ -41,6 +42,7 @@ def test_bfloat16_where_the_cpu_multiplies_it_in_tiles(
     assert choose_precision("cpu") == expected
     assert make_fabric(accelerator="cpu", precision="auto").strategy.precision.precision == expected
     assert make_fabric(accelerator="cpu").strategy.precision.precision == "32-true"
+    assert not caplog.records  # nothing for each of a sweep's networks
 
 
 def test_elsewhere() -> None:

@@ -40,7 +40,7 @@ class Connected(DDPStrategy):
     """Connected processes that do not introduce themselves; `fit` never lets it wrap a network."""
 
     def setup_environment(self) -> None:
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        _silence()
         super().setup_environment()
 
 
@@ -71,12 +71,18 @@ def make_fabric(
             got=f"{devices} on {kind}" + (f", which has {gpus}" if kind == "cuda" else ""),
             suggestion="fewer devices, or the accelerator cpu",
         )
+    _silence()
     if precision == "auto":
         precision = choose_precision(kind)
     if devices == 1:
         return Fabric(accelerator=kind, devices=1, precision=precision)
     strategy = Connected(start_method="spawn", timeout=timedelta(seconds=patience))
     return Fabric(accelerator=kind, devices=devices, strategy=strategy, precision=precision)
+
+
+def _silence() -> None:
+    """Fabric says in which precision it works and how it connects, for every network anew."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def launch(fabric: Fabric, work: Callable[..., Any], *arguments: Any, tell: Tell) -> Any:
