@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from pags.arrays import Images
+from pags.classifiers.adapt import as_classifier
 from pags.classifiers.check import check_logits
 from pags.classifiers.modes import evaluating
-from pags.errors import PagsError, UsageError
+from pags.errors import ModelError, PagsError, UsageError, model_error
 from pags.seeds import generator
 
-SIZES = (32, 64, 224, 28, 8)
-"""Sides of the images that a classifier is tried on; the first that it takes."""
+SIZES = ((32, 32), (64, 64), (224, 224), (28, 28), (8, 8), *((side, side) for side in (
+    16, 96, 48, 128, 12, 256, 299, 384,
+)), (56, 28))  # fmt: skip
+"""Height and width of the images that a classifier is tried on; the first that it takes."""
 
 
-class Called(nn.Module):
-    """Any callable images → logits as a module."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, images: Images) -> Any:  # logits, if the function keeps the contract
-        return self.function(images)
-
-
-def made_by(where: str, name: str, *, channels: int, classes: int | None) -> tuple[nn.Module, int, str]:
+def made_by(
+    where: str, name: str, *, channels: int, classes: int | None, size: tuple[int, int] | None = None,
+    outputs: str | None = None,
+) -> tuple[nn.Module, int, str]:  # fmt: skip
     """The classifier that a function of the user returns, tried on two images.
 
     **This runs the user's own code**, with everything that it may do.
@@ -41,9 +35,12 @@ def made_by(where: str, name: str, *, channels: int, classes: int | None) -> tup
         name: a function without arguments that returns a module or any callable images → logits, or a module.
         channels: of the images that it is tried on.
         classes: how many logits there must be; None for as many as come.
+        size: height and width of these images in pixels; None to try `SIZES`.
+        outputs: what it answers with, where that is not logits; a name of `adapt.OUTPUTS`.
 
     Returns:
-        The classifier in evaluation mode; the number of its logits; a line that says where it comes from.
+        The classifier, an `adapt.Adapted`, in evaluation mode; the number of its logits; a line that says
+        where it comes from.
 
     Raises:
         UsageError: there is no such module, file or name, or it is not a function.
@@ -57,8 +54,10 @@ def made_by(where: str, name: str, *, channels: int, classes: int | None) -> tup
             got=f"a {type(made).__name__}",
             suggestion="returning an nn.Module",
         )
-    model = made if isinstance(made, nn.Module) else Called(made)
-    return model.eval(), _tried(model, channels, classes, name), source
+    model = as_classifier(made, outputs=outputs)
+    with model_error(f"the classifier of {name} to go into evaluation mode"):
+        model.eval()
+    return model, _tried(model, channels, classes, name, SIZES if size is None else (size,)), source
 
 
 def _find(where: str, name: str) -> tuple[Any, str]:
@@ -103,22 +102,27 @@ def _call(thing: Any, where: str, name: str) -> Any:
         raise _failed(f"{name}() of {where} to return a classifier", f"{where}:{name}", error) from error
 
 
-def _tried(model: nn.Module, channels: int, classes: int | None, name: str) -> int:
+def _tried(
+    model: nn.Module, channels: int, classes: int | None, name: str, sizes: Sequence[tuple[int, int]]
+) -> int:
     """The number of logits, found with two images of noise."""
-    first: Exception | None = None
+    first: ModelError | None = None
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    for side in SIZES:
-        images = torch.rand(2, channels, side, side, generator=generator(0, "probe", side)).to(device)
+    for height, width in sizes:
+        draws = generator(0, "probe", height, *([width] if width != height else []))
+        images = torch.rand(2, channels, height, width, generator=draws).to(device)
         try:
-            with evaluating(model):
+            with evaluating(model), torch.random.fork_rng(devices=[]):
                 return check_logits(model, images, classes).shape[1]
-        except PagsError:
-            raise
-        except Exception as error:  # the network may be for images of another size
+        except ModelError as error:  # the network may be for images of another size
             first = first or error
     assert first is not None
-    sizes = ", ".join(f"{side}×{side}" for side in SIZES)
-    raise _failed(f"the classifier of {name} to take images of {sizes} or {channels} channels", name, first)
+    tried = ", ".join(f"{height}×{width}" for height, width in sizes)
+    raise ModelError(
+        f"the classifier of {name} to take images of {tried} in {channels} channels",
+        got=first.got,
+        suggestion=first.suggestion,
+    ) from first
 
 
 def _failed(expected: str, what: str, error: Exception) -> PagsError:
