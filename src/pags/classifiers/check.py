@@ -10,7 +10,7 @@ from pags.arrays import Images, Logits, flatten, norms
 from pags.classifiers.about import remember
 from pags.classifiers.adapt import OUTPUTS, as_classifier, as_images, as_labels
 from pags.classifiers.modes import evaluating
-from pags.errors import PagsError, UsageError
+from pags.errors import PagsError, UsageError, model_error
 
 TOLERANCE = 1e-2
 """How far logits may differ, relative to the largest, between an image alone and in a batch: other batch
@@ -81,7 +81,8 @@ def check_logits(model: nn.Module, images: Images, classes: int | None = None) -
     Raises:
         PagsError: the output is not a tensor of finite numbers (N, classes).
     """
-    with torch.no_grad():
+    size = "×".join(map(str, images.shape[1:]))
+    with torch.no_grad(), model_error(f"the model to take images {size}"):
         logits = model(images)
     if not isinstance(logits, Tensor):
         raise PagsError(

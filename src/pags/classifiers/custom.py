@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pags.classifiers.adapt import as_classifier
 from pags.classifiers.check import check_logits
 from pags.classifiers.modes import evaluating
-from pags.errors import ModelError, PagsError, UsageError, model_error
+from pags.errors import ModelError, PagsError, UsageError
 from pags.seeds import generator
 
 SIZES = ((32, 32), (64, 64), (224, 224), (28, 28), (8, 8), *((side, side) for side in (
@@ -22,29 +21,19 @@ SIZES = ((32, 32), (64, 64), (224, 224), (28, 28), (8, 8), *((side, side) for si
 """Height and width of the images that a classifier is tried on; the first that it takes."""
 
 
-def made_by(
-    where: str, name: str, *, channels: int, classes: int | None, size: tuple[int, int] | None = None,
-    outputs: str | None = None,
-) -> tuple[nn.Module, int, str]:  # fmt: skip
-    """The classifier that a function of the user returns, tried on two images.
+def made_by(where: str, name: str) -> tuple[Callable[..., Any], str]:
+    """What a function of the user returns, and a line that says where it comes from.
 
     **This runs the user's own code**, with everything that it may do.
 
     Args:
         where: a module that can be imported, or the path of a Python file.
         name: a function without arguments that returns a module or any callable images → logits, or a module.
-        channels: of the images that it is tried on.
-        classes: how many logits there must be; None for as many as come.
-        size: height and width of these images in pixels; None to try `SIZES`.
-        outputs: what it answers with, where that is not logits; a name of `adapt.OUTPUTS`.
-
-    Returns:
-        The classifier, an `adapt.Adapted`, in evaluation mode; the number of its logits; a line that says
-        where it comes from.
 
     Raises:
         UsageError: there is no such module, file or name, or it is not a function.
-        PagsError: the function fails, or what it returns gives no finite logits (N, classes).
+        ModelError: the function fails.
+        PagsError: it returns nothing that could be a classifier.
     """
     thing, source = _find(where, name)
     made = thing if isinstance(thing, nn.Module) else _call(thing, where, name)
@@ -54,10 +43,7 @@ def made_by(
             got=f"a {type(made).__name__}",
             suggestion="returning an nn.Module",
         )
-    model = as_classifier(made, outputs=outputs)
-    with model_error(f"the classifier of {name} to go into evaluation mode"):
-        model.eval()
-    return model, _tried(model, channels, classes, name, SIZES if size is None else (size,)), source
+    return made, source
 
 
 def _find(where: str, name: str) -> tuple[Any, str]:
@@ -102,12 +88,25 @@ def _call(thing: Any, where: str, name: str) -> Any:
         raise _failed(f"{name}() of {where} to return a classifier", f"{where}:{name}", error) from error
 
 
-def _tried(
-    model: nn.Module, channels: int, classes: int | None, name: str, sizes: Sequence[tuple[int, int]]
+def tried(
+    model: nn.Module, channels: int, classes: int | None, name: str, size: tuple[int, int] | None
 ) -> int:
-    """The number of logits, found with two images of noise."""
+    """The number of logits of a classifier of the user, found with two images of noise.
+
+    Args:
+        model: in evaluation mode.
+        channels: of the images.
+        classes: how many logits there must be; None for as many as come.
+        name: of the model, for errors.
+        size: height and width of the images in pixels; None to try `SIZES`.
+
+    Raises:
+        ModelError: it raises something on images of every size.
+        PagsError: it gives no finite logits (N, classes).
+    """
     first: ModelError | None = None
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    sizes = SIZES if size is None else (size,)
     for height, width in sizes:
         draws = generator(0, "probe", height, *([width] if width != height else []))
         images = torch.rand(2, channels, height, width, generator=draws).to(device)
@@ -117,17 +116,16 @@ def _tried(
         except ModelError as error:  # the network may be for images of another size
             first = first or error
     assert first is not None
-    tried = ", ".join(f"{height}×{width}" for height, width in sizes)
     raise ModelError(
-        f"the classifier of {name} to take images of {tried} in {channels} channels",
+        f"{name} to take images of {', '.join(f'{h}×{w}' for h, w in sizes)} in {channels} channels",
         got=first.got,
         suggestion=first.suggestion,
     ) from first
 
 
-def _failed(expected: str, what: str, error: Exception) -> PagsError:
+def _failed(expected: str, what: str, error: Exception) -> ModelError:
     first = (str(error).strip() or "no message").splitlines()[0]
-    return PagsError(
+    return ModelError(
         expected,
         got=f"{type(error).__name__}: {first[:200]}",
         suggestion=f"running {what} alone in Python, for the whole traceback",

@@ -1,19 +1,22 @@
 """A classifier from one line of text: a file, a library's name, or Python code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from pags.classifiers.about import remember
+from pags.classifiers.about import remember, remembered
 from pags.classifiers.adapt import Adapted, as_classifier
 from pags.classifiers.build import Normalised, build_classifier, default_normalisation
-from pags.classifiers.custom import made_by
+from pags.classifiers.custom import made_by, tried
 from pags.classifiers.files import from_file
 from pags.classifiers.fitting import filled
 from pags.classifiers.foreign import Normalisation
 from pags.classifiers.libraries import timm_normalisation, timm_pretrained, torchvision_pretrained
+from pags.classifiers.programs import program
 from pags.classifiers.spec import Spec, normalisation_of, outputs_of, parsed
-from pags.errors import UsageError
+from pags.errors import UsageError, model_error
 from pags.seeds import seeded_construction
 
 
@@ -80,10 +83,13 @@ def load_classifier(
     elif asked.kind == "python":
         _refuse(architecture, "no architecture beside a function, which builds its own")
         model = _from_python(asked.rest, classes, channels, given, size, outputs)
+    elif asked.kind == "file" and (made := program(Path(asked.rest))):
+        about = f"{asked.rest} ({made[1]}; only its graph runs)"
+        model = _from_code(made[0], made[1], about, classes, channels, given, size, outputs)
     else:
         architecture = asked.options.get("arch", architecture)
         model = from_file(asked, architecture, classes, channels, given, size)
-    if outputs not in (None, "logits") and asked.kind != "python":
+    if outputs not in (None, "logits") and not isinstance(model, Adapted):
         model = as_classifier(model, outputs=outputs)
     remember(model, spec=spec)
     return model.eval()
@@ -94,12 +100,26 @@ def _from_python(
     size: tuple[int, int] | None, outputs: str | None,
 ) -> nn.Module:  # fmt: skip
     where, _, name = rest.rpartition(":")
-    made, found, source = made_by(where, name, channels=channels, classes=classes, size=size, outputs=outputs)
-    model = Normalised(made, *given) if given else made
-    inner = made.model if isinstance(made, Adapted) else made
-    remember(model, architecture=type(inner).__name__, classes=found, weights=source)
+    made, source = made_by(where, name)
+    return _from_code(made, name, source, classes, channels, given, size, outputs)
+
+
+def _from_code(
+    made: Callable[..., Any], name: str, source: str, classes: int | None, channels: int,
+    given: Normalisation | None, size: tuple[int, int] | None, outputs: str | None,
+) -> nn.Module:  # fmt: skip
+    """Whatever maps images to logits, adapted, tried on two images, and behind its normalisation."""
+    adapted = as_classifier(made, outputs=outputs)
+    with model_error(f"{name} to go into evaluation mode"):
+        adapted.eval()
+    found = tried(adapted, channels, classes, name, size)
+    remember(adapted, architecture=type(made).__name__, classes=found, weights=source)
     normalisation = "given, before what the code has" if given else "inside, as the code has it"
-    remember(model, normalisation=normalisation)
+    remember(adapted, normalisation=normalisation)
+    if given is None:
+        return adapted
+    model = Normalised(adapted, *given)
+    remember(model, **remembered(adapted))
     return model
 
 
