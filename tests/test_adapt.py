@@ -274,7 +274,7 @@ def test_torchscript_is_read_and_only_its_graph_runs(kind: str, tmp_path: Path) 
     path = tmp_path / "net.pt"
     net = network()
     make = torch.jit.script if kind == "scripted" else lambda n: torch.jit.trace(n, X[:2])
-    quietly(lambda: make(net).save(path))
+    quietly(lambda: make(net).save(path))  # type: ignore[no-untyped-call]
     model = check_classifier(load_classifier(f"{path}?mean=.5&std=.25", size=(8, 8)), X, 10)
     assert torch.allclose(model(X), net((X - 0.5) / 0.25), atol=1e-6)
     assert "TorchScript" in describe(model)["weights"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -62,9 +62,9 @@ class Files:
 
 
 def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
-    """The images below `root`, by class and name; files and folders that are hidden are passed over.
+    """The images below `root`, by class and name, without hidden files and folders.
 
-    Folders whose names are all whole numbers are in the order of these numbers, others in that of their names.
+    Folders whose names are all whole numbers are in the order of these, others in that of their names.
 
     Args:
         classes: the names of all classes, where the folders may be some of them.
@@ -99,7 +99,7 @@ def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
 
 
 def _ordered(names: Sequence[str], root: Path) -> tuple[list[str], bool]:
-    """The visible folders in order, and whether that is the order of numbers and another than that of texts."""
+    """The visible folders in order, and whether that is one of numbers and another than that of texts."""
     folders = sorted(name for name in names if name[0] != "." and name != "__MACOSX")
     if not all(name.isdecimal() for name in folders):
         return folders, False
@@ -144,11 +144,11 @@ def decode(content: bytes, name: object, background: str | None = None) -> Image
         BadImage: it cannot be decoded, or not in one way only; the message names the file.
     """
     try:
-        image = Image.open(io.BytesIO(content))
-        image = ImageOps.exif_transpose(image)
+        file = Image.open(io.BytesIO(content))
+        image: Image.Image = ImageOps.exif_transpose(file)
         if "A" in image.getbands() or "transparency" in image.info:
             image = _on_background(image, name, background)
-        if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PNG"):
+        if image.mode in SIXTEEN_BITS or (image.mode == "I" and file.format == "PNG"):
             scaled = np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)
             return Image.fromarray(scaled)
         if image.mode in ("I", "F"):
@@ -213,7 +213,8 @@ def open_folder(
     if background is not None and background not in BACKGROUNDS:
         raise UsageError("a background of white or black", got=background, suggestion="background=white")
     training, tests = _parts(path, TRAININGS), _parts(path, TESTS)
-    name, about = path.name or "folder", {"source": "folder", "size": size, "classes": classes}
+    name = path.name or "folder"
+    about: dict[str, Any] = {"source": "folder", "size": size, "classes": classes}
     about |= {"background": background} if background else {}
     if not training or not tests:
         if tests or training:
