@@ -1,6 +1,7 @@
 """Checkpoints and architectures as people have them, in files made here, and published ones where present."""
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,91 @@ def test_names_of_libraries_mean_trained_weights(
     )
     vit = load_classifier("torchvision:vit_b_32?untrained", size=(64, 64), classes=3)
     assert vit(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+
+
+# --- suggestions -----------------------------------------------------------------------------------------
+
+
+def applied(suggestion: str, spec: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The request with the first alternative of a suggestion done to it, in the words of the suggestion."""
+    first = re.split(r" or |, which|, for which| behind", suggestion)[0]
+    if found := re.search(r"(?:^|\()(architecture|classes|channels|outputs|normalise)=(.*?)(?:\)|$)", first):
+        name, value = found.groups()
+        return spec.partition("?")[0], options | {name: int(value) if value.isdecimal() else value.strip("'")}
+    if leaving := re.match(r"leaving (.*?) out", first):
+        return spec, {key: value for key, value in options.items() if key not in leaving.group(1)}
+    if first.startswith("?"):
+        return spec.partition("?")[0] + first, options
+    if ":" not in first:
+        return spec, options | {"architecture": first}
+    fresh = "" if "?" in first else "?untrained"  # without the network
+    return first + fresh, {key: value for key, value in options.items() if key == "channels"}
+
+
+def requests(folder: Path, net: nn.Module) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Requests that cannot be granted, each of which is told what to try."""
+    state = net.state_dict()
+    path = {name: saved(content, folder / f"{name}.pt") for name, content in {
+        "plain": state, "stray": state | {"projector.weight": torch.ones(2)},
+        "lenet": LeNet(True).state_dict(),
+        "grey": state | {"conv1.weight": state["conv1.weight"].sum(1, keepdim=True)}, "two": [state, state],
+        "normalised": state | prefixed(MEANS, "normalizer."), "several": {"encoder": state, "decoder": state},
+    }.items()}  # fmt: skip
+    (folder / "mine.py").write_text("def f(): return lambda x: x.mean((2, 3)).softmax(1)")
+    return {
+        "an architecture of another name": (path["plain"], {"architecture": "resnet34"}),
+        "an architecture that nobody knows": (path["plain"], {"architecture": "resnet18x"}),
+        "another number of classes": (path["plain"], {"classes": 100}),
+        "grey weights for colour": (path["grey"], {"architecture": "torchvision:resnet18"}),
+        "a stray tensor": (path["stray"], {"architecture": "resnet18"}),
+        "several state dicts": (path["several"], {}),
+        "a list of state dicts": (path["two"], {}),
+        "a key that is not there": (f"{path['several']}?key=encodr", {}),
+        "another normalisation": (path["normalised"], {"mean": (0.5,) * 3, "std": (1.0,) * 3}),
+        "strides with two readings": (path["lenet"], {"channels": 1}),
+        "a network of torchvision": ("resnet18", {}),
+        "a misspelt network of torchvision": ("torchvision:resnet81", {}),
+        "grey images for trained weights": ("torchvision:resnet18", {"channels": 1}),
+        "no such normalisation": (f"{path['plain']}?normalise=imagenett", {}),
+        "no such outputs": (f"{path['plain']}?outputs=cats", {}),
+    }
+
+
+REQUESTS = (
+    "an architecture of another name", "an architecture that nobody knows", "another number of classes",
+    "grey weights for colour", "a stray tensor", "several state dicts", "a list of state dicts",
+    "a key that is not there", "another normalisation", "strides with two readings",
+    "a network of torchvision", "a misspelt network of torchvision", "grey images for trained weights",
+    "no such normalisation",
+    "no such outputs",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_a_suggestion_applied_to_its_request_works(what: str, imagenet18: nn.Module, tmp_path: Path) -> None:
+    asked = built(lambda: Holder(requests(tmp_path, imagenet18))).requests
+    assert set(asked) == set(REQUESTS)
+    spec, options = asked[what]
+    suggestion = refused("expected", spec, **options)
+    spec, options = applied(suggestion, spec, options)
+    load_classifier(spec, **options)
+
+
+class Holder(nn.Module):
+    def __init__(self, requests: dict[str, tuple[str, dict[str, Any]]]) -> None:
+        super().__init__()
+        self.requests = requests
+
+
+def test_a_file_without_its_head_is_told_so_without_a_circle(imagenet18: nn.Module, tmp_path: Path) -> None:
+    state = {name: value for name, value in imagenet18.state_dict().items() if not name.startswith("fc.")}
+    path = saved(state, tmp_path / "a.pt")
+    assert "the last layer" in refused("2 missing", path, architecture="torchvision:resnet18")
+
+
+def test_a_damaged_file_of_the_user_is_not_to_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    assert refused("a.safetensors", str(tmp_path / "a.safetensors")) == "another copy of the file"
 
 
 # --- published networks ----------------------------------------------------------------------------------

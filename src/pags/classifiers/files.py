@@ -107,7 +107,12 @@ def _read(path: Path) -> tuple[Any, dict[str, Any]]:
             got=f"{path}{', a folder' if path.is_dir() else ''}",
             suggestion="checking the path",
         )
-    return read_safetensors(path) if path.suffix == ".safetensors" else (checkpoints.read(path), {})
+    if path.suffix != ".safetensors":
+        return checkpoints.read(path), {}
+    try:
+        return read_safetensors(path)
+    except PagsError as error:  # whose suggestion is for files of the cache
+        raise PagsError(error.expected, got=error.got, suggestion="another copy of the file") from error
 
 
 def _own(

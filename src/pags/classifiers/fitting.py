@@ -72,19 +72,36 @@ def filled(
     expected = {names[name]: value for name, value in own.items()}
     state = completed(state, expected)
     if wrong := differences(state, expected):
-        strays = sorted({name.partition(".")[0] for name in state if name not in expected})
-        fitting = all(name in state and state[name].shape == value.shape for name, value in expected.items())
         raise PagsError(
             f"the weights of {architecture}",
             got="; ".join(wrong),
-            suggestion=f"?ignore={','.join(strays)} behind the file's name"
-            if fitting
-            else suggested(state, channels)
-            or "the architecture they were trained with, or file.py:function that builds it",
+            suggestion=_advice(
+                architecture, state, expected, _head(_own(architecture, channels), names), channels
+            ),
         )
     load_network(model, {name: state[names[name]] for name in own})
     remember(model, architecture=architecture, classes=found, **({"left out": left_out} if left_out else {}))
     return model
+
+
+def _advice(
+    architecture: str, state: State, expected: Mapping[str, Tensor], head: set[str], channels: int
+) -> str:
+    """What may be done where tensors do not fit."""
+    missing = {name for name in expected if name not in state}
+    other = [name for name in expected if name in state and state[name].shape != expected[name].shape]
+    strays = sorted({name.partition(".")[0] for name in state if name not in expected})
+    if not missing and not other:
+        return f"?ignore={','.join(strays)} behind the file's name"
+    if missing and missing <= head and not other:
+        return "a file with the last layer too, for this one is of the features alone"
+    stem = state[other[0]].shape if other else ()
+    if len(other) == 1 and not missing and len(stem) == 4 and stem[1] != channels:
+        return f"images of {stem[1]} channels (channels={stem[1]}), for which these weights are"
+    found = suggested(state, channels)
+    if found and repr(architecture) not in found:
+        return found
+    return "the architecture they were trained with, or file.py:function that builds it"
 
 
 def recognised(state: State, channels: int, ignore: Sequence[str] = ()) -> str | None:

@@ -139,7 +139,9 @@ def _from_library(
     architecture, trained = f"{library}:{name}", _trained_weights(asked)
     if trained is not None and channels != 3:
         raise UsageError(
-            "three channels for trained weights", got=channels, suggestion=f"{architecture}?untrained, or 3"
+            "three channels for trained weights",
+            got=channels,
+            suggestion=f"{architecture}?untrained or images in colour",
         )
     if trained is not None and library == "torchvision":
         state, own, found, weights = torchvision_pretrained(name, trained)

@@ -114,7 +114,7 @@ def normalisation_of(
         raise UsageError(
             f"mean and std, or normalise as one of {', '.join(NORMALISATIONS)}",
             got="both" if mean is not None else repr(name),
-            suggestion="leaving normalise out" if mean is not None else "normalise=imagenet, or mean and std",
+            suggestion="leaving normalise out" if mean is not None else "normalise=imagenet or mean and std",
         )
     mean, std = NORMALISATIONS[name] if name is not None else (mean, std)
     if mean is None or std is None:

@@ -24,17 +24,19 @@ from pags.score.edm.build import blank, described, filled, set_attributes
 from pags.score.edm.denoiser import EDMDenoiser
 from pags.score.edm.preconditioning import Preconditioner
 from pags.score.edm.published import network_in
+from pags.score.foreign import DiffusersDenoiser, from_diffusers
 from pags.score.unet import UNetDenoiser
 from pags.store import Record, read_safetensors
 
 WIDEST, LONGEST = 65536, 12  # of a U-Net: channels and levels
 
 
-def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNetDenoiser:
+def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNetDenoiser | DiffusersDenoiser:
     """A denoiser from a file, without running code from it.
 
     Args:
-        path: an EDM pickle (`.pkl`), or a `.safetensors` that `export` describes.
+        path: an EDM pickle (`.pkl`), a `.safetensors` that `export` describes, or a folder of diffusers with
+            a UNet2DModel and its scheduler.
         which: the key of the network in a pickle.
 
     Returns:
@@ -44,15 +46,18 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNet
         UsageError: a file of another kind; a key that the pickle does not have.
         PagsError: a file that is missing, damaged, or not a whole denoiser.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return from_diffusers(path)
     if path.suffix == ".pkl":
         return EDMDenoiser(network_in(checkpoints.read(path), which, str(path)))
     if path.suffix == ".safetensors":
         return _from_plain(*read_safetensors(path), str(path))
     raise UsageError(
-        "a denoiser as .pkl (EDM's) or .safetensors",
+        "a denoiser as .pkl (EDM's), .safetensors, or a folder of diffusers",
         got=str(path),
-        suggestion="pags convert for files that are not pickles of EDM",
+        suggestion="EDM's network-snapshot, not its training state; for other networks a function of images, "
+        "sigma and labels",
     )
 
 
