@@ -6,6 +6,8 @@ import io
 import pickle
 import struct
 import tarfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +291,36 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.parametrize("what", ["16 bits", "12 bits", "32 bits", "bytes in 64 bits", "booleans", "0 and 1"])
+def test_the_suggestion_for_other_numbers_gives_the_right_pixels(what: str, tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 1, 64).reshape(8, 8), (6, 1, 1))
+    images = {
+        "16 bits": (ramp * 65535).astype(np.uint16), "12 bits": (ramp * 4095).astype(np.uint16),
+        "32 bits": (ramp * (2**31 - 1)).astype(np.int32), "bytes in 64 bits": (ramp * 255).astype(np.int64),
+        "booleans": ramp > 0.5, "0 and 1": (ramp > 0.5).astype(np.uint8),
+    }[what]  # fmt: skip
+    with pytest.raises(UsageError) as caught:
+        load(saved(tmp_path / "a.npz", images=images, labels=LABELS))
+    code = str(caught.value.suggestion).partition(", if")[0]
+    better = eval(code, {"images": images})
+    pixels = load(saved(tmp_path / "b.npz", images=better, labels=LABELS)).train.images
+    wanted = (ramp[0] > 0.5) if what in ("booleans", "0 and 1") else ramp[0]
+    scale = 4095 / 65535 if what == "12 bits" else 1  # what nobody says cannot be known
+    assert np.allclose(pixels[0, 0].numpy(), scale * wanted, atol=1 / 255)
+
+
+def test_labels_from_one_are_not_guessed(tmp_path: Path) -> None:
+    spec = saved(tmp_path / "a.npz", images=noise(6, 4, 4), labels=LABELS + 1)
+    with pytest.raises(UsageError, match=r"first=1 if that is the first class, \?first=0"):
+        load(spec)
+    assert load(f"{spec}?first=1").train.classes == ("0", "1")
+    assert load(f"{spec}?first=0").train.classes == ("0", "1", "2")
+    with pytest.raises(UsageError, match="first label from 0 to 1"):
+        load(f"{spec}?first=2")
+    named = saved(tmp_path / "b.npz", images=noise(6, 4, 4), labels=LABELS + 1, classes=np.array(list("abc")))
+    assert load(named).train.classes == ("a", "b", "c")
+
+
 @pytest.mark.parametrize("what", BAD_NPZ)
 def test_arrays_that_make_no_sense_say_so(what: str, tmp_path: Path) -> None:
     arrays, says = BAD_NPZ[what]
@@ -321,6 +353,138 @@ def birds(root: Path, parts: tuple[str, ...] = ("train", "test"), **options: Any
                     root / part / name / f"{number}.png", seed=100 * seed + 10 * label + number, **options
                 )
     return root
+
+
+RAMP = np.tile(np.linspace(0, 1, 16), (16, 1))
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png16(path: Path) -> None:
+    """16 bits in three channels, which Pillow does not write."""
+    rows = b"".join(
+        b"\0" + row.tobytes() for row in np.repeat((RAMP * 65535).astype(">u2")[:, :, None], 3, 2)
+    )
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+def of(array: NDArray[Any], ending: str = "png", **options: Any) -> tuple[Callable[[Path], None], str]:
+    return lambda path: Image.fromarray(array).save(path, **options), ending
+
+
+BYTE_RAMP = (RAMP * 255).astype(np.uint8)
+COLOUR_RAMP = Image.fromarray(np.dstack([BYTE_RAMP] * 3))
+RAMPS: dict[str, tuple[tuple[Callable[[Path], None], str], int]] = {
+    "16-bit PNG": (of((RAMP * 65535).astype(np.uint16)), 1),
+    "16-bit TIFF": (of((RAMP * 65535).astype(np.uint16), "tif"), 1),
+    "16-bit PNG in colour": ((png16, "png"), 3),
+    "8-bit PNG": (of(BYTE_RAMP), 1),
+    "opaque RGBA": (of(np.dstack([BYTE_RAMP] * 3 + [np.full((16, 16), 255, np.uint8)])), 3),
+    "opaque LA": (of(np.dstack([BYTE_RAMP, np.full((16, 16), 255, np.uint8)])), 1),
+    "palette": ((lambda path: Image.fromarray(BYTE_RAMP).convert("P").save(path), "png"), 3),
+    "CMYK": ((lambda path: COLOUR_RAMP.convert("CMYK").save(path, quality=100), "jpg"), 3),
+}  # fmt: skip
+
+
+def pictures(root: Path, write: Callable[[Path], None], ending: str) -> str:
+    for place in ("a/0", "a/1", "b/0", "b/1"):
+        path = root / f"{place}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+    return f"folder:{root}"
+
+
+@pytest.mark.parametrize("what", RAMPS)
+def test_pixels_of_every_kind_keep_their_values(what: str, tmp_path: Path) -> None:
+    (write, ending), channels = RAMPS[what]
+    images = load(pictures(tmp_path, write, ending)).train.images
+    assert images.shape == (3, channels, 16, 16)
+    assert np.allclose(images[0, 0].numpy(), RAMP, atol=(6 if what == "CMYK" else 1) / 255)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_whose_white_is_not_known_are_refused(kind: type, tmp_path: Path) -> None:
+    spec = pictures(tmp_path, *of((RAMP * 65535).astype(kind), "tiff"))
+    with pytest.raises(PagsError, match=r"a/0\.tiff \(pixels of 32 bits"):
+        load(spec)
+
+
+def test_transparent_pixels_need_a_background(tmp_path: Path) -> None:
+    sign = np.zeros((16, 16, 4), np.uint8)
+    sign[4:12, 4:12] = (10, 20, 30, 255)
+    sign[0, 0] = (200, 100, 50, 51)  # a fifth of it
+    spec = pictures(tmp_path, *of(sign))
+    with pytest.raises(UsageError, match=r"a/0\.png.*background=white"):
+        load(spec)
+    white, black = (load(f"{spec}?background={name}").train.pixels[0] for name in ("white", "black"))
+    assert white[:, 8, 8].tolist() == black[:, 8, 8].tolist() == [10, 20, 30]
+    assert white[:, 2, 2].tolist() == [255] * 3
+    assert black[:, 2, 2].tolist() == [0] * 3
+    assert white[:, 0, 0].tolist() == pytest.approx([0.2 * v + 0.8 * 255 for v in (200, 100, 50)], abs=1)
+    with pytest.raises(UsageError, match="white or black"):
+        load(f"{spec}?background=pink")
+    grey = pictures(tmp_path / "grey", *of(sign[:, :, [0, 3]]))
+    assert load(f"{grey}?background=black").train.shape == (1, 16, 16)
+
+
+def test_images_are_turned_upright(tmp_path: Path) -> None:
+    upright = np.repeat(noise(16, 24)[:, :, None], 3, 2)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned clockwise by a quarter
+
+    def write(path: Path) -> None:
+        if path.name == "0.png":
+            Image.fromarray(np.rot90(upright).copy()).save(path, exif=turned)
+        else:
+            Image.fromarray(upright).save(path)
+
+    pixels = load(pictures(tmp_path, write, "png")).train.pixels
+    assert all(np.array_equal(each.permute(1, 2, 0).numpy(), upright) for each in pixels)
+
+
+def test_folders_named_by_numbers_are_in_their_order(tmp_path: Path) -> None:
+    for number in range(12):
+        picture(tmp_path / str(number) / "0.png", seed=number)
+    data = load(f"folder:{tmp_path}")
+    assert data.train.classes == tuple(map(str, range(12)))
+    assert data.train.provenance["classes by"] == "number"
+    (tmp_path / "10").rename(tmp_path / "ten")
+    assert load(f"folder:{tmp_path}").train.classes[:3] == ("0", "1", "11")
+    (tmp_path / "ten").rename(tmp_path / "03")
+    with pytest.raises(UsageError, match="two are the same number"):
+        load(f"folder:{tmp_path}")
+
+
+def test_what_systems_leave_in_folders_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    birds(tmp_path / "data", ("all",))
+    (tmp_path / "data" / "all" / "owl" / "._0.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "data" / "all" / "__MACOSX").mkdir()
+    (tmp_path / "data" / "all" / ".git").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(load("folder:~/data/all").train) == 5
+
+
+@pytest.mark.parametrize(
+    "names", [("Training", "Testing"), ("train", "validation"), ("train", "valid"), ("TRAIN", "VAL")]
+)
+def test_parts_go_by_many_names(names: tuple[str, str], tmp_path: Path) -> None:
+    data = load(f"folder:{birds(tmp_path, names)}")
+    assert (len(data.train), len(data.test)) == (6, 6)
+    assert "unused" not in data.train.provenance
+
+
+def test_of_two_parts_for_testing_one_is_taken_and_the_other_named(tmp_path: Path) -> None:
+    data = load(f"folder:{birds(tmp_path, ('train', 'test', 'val'))}")
+    assert data.train.provenance["unused"] == ["val"]
 
 
 @pytest.mark.parametrize("test", ["test", "val"])

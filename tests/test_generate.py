@@ -414,7 +414,16 @@ def test_problems_are_those_that_the_settings_say(stages: Stages) -> None:
 def test_the_command_names_its_files(
     stages: Stages, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    words = ["generate", "torchvision:resnet18", "--what", "denoise", "--images", "4", "--steps", "2"]
+    words = [
+        "generate",
+        "torchvision:resnet18?untrained",
+        "--what",
+        "denoise",
+        "--images",
+        "4",
+        "--steps",
+        "2",
+    ]
     (tmp_path / "quick.toml").write_text("classifier = {epochs = 1, learning_rate = 0.1}\nresamples = 100")
     with pytest.raises(SystemExit) as ended:
         main([*words, "--config", str(tmp_path / "quick.toml"), "--out", str(tmp_path / "out")])

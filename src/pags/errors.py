@@ -1,5 +1,7 @@
 """The one kind of error that a person is meant to read: expected, got, try."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,3 +27,32 @@ class UsageError(PagsError):
 
 class TrainingDiverged(PagsError):
     """The loss stopped being finite. The last finite state is in the checkpoint."""
+
+
+class ModelError(PagsError):
+    """What a model of the user did or raised; the message is its own."""
+
+
+@contextmanager
+def model_error(expected: str) -> Iterator[None]:
+    """Report whatever is raised inside as the model's; errors of ours, and exhausted memory, pass.
+
+    Args:
+        expected: what the model should have done.
+
+    Raises:
+        ModelError: for any other exception, with its type and message on one line.
+    """
+    try:
+        yield
+    except (PagsError, MemoryError):
+        raise
+    except Exception as error:
+        if "OutOfMemory" in type(error).__name__:
+            raise
+        words = " ".join(str(error).split()) or "no message"
+        raise ModelError(
+            expected,
+            got=f"an error of the model, {type(error).__name__}: {words[:300]}",
+            suggestion="images of the size and channels that it was made for, or running the model alone",
+        ) from error

@@ -152,34 +152,3 @@ def _in_dicts(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(tree, dict):
         for place, (key, value) in enumerate(tree.items()):
             yield from _in_dicts(value, (*path, _name(place, key)))
-
-
-STATE_DICTS = ("state_dict", "model_state_dict", "model", "net")
-"""Where training scripts put the weights, in the order of looking."""
-
-
-def state_dict_in(tree: Any) -> tuple[str, dict[str, Tensor]]:
-    """The state dict of a checkpoint, as it is named there, and the key under which it was found.
-
-    Args:
-        tree: what `read` returned.
-
-    Returns:
-        The key, "" where the tree is the state dict itself, and the tensors with their prefixes.
-
-    Raises:
-        PagsError: there is none.
-    """
-    if isinstance(tree, dict):
-        for key in (*STATE_DICTS, None):
-            candidate = tree if key is None else tree.get(key)
-            if isinstance(candidate, dict) and any(isinstance(value, Tensor) for value in candidate.values()):
-                tensors = {k: v for k, v in candidate.items() if isinstance(k, str) and isinstance(v, Tensor)}
-                return key or "", tensors
-    names = list(map(_name, range(8), tree)) if isinstance(tree, dict) else [type(tree).__name__]
-    keys = ", ".join(shown(name, 30) for name in names)
-    raise PagsError(
-        f"a state dict, alone or under one of {', '.join(STATE_DICTS)}",
-        got=f"a checkpoint with {keys or 'nothing'}",
-        suggestion="pags convert --list, which shows all that is in the file",
-    )

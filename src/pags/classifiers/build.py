@@ -17,7 +17,7 @@ from pags.classifiers.libraries import (
 )
 from pags.classifiers.plain import PlainNetwork, plain_widths
 from pags.classifiers.resnet import LAYOUTS, Normalise, build_resnet
-from pags.classifiers.wide import WIDE, WideResNet
+from pags.classifiers.wide import PREACTIVATION, WIDE, build_preactivation
 from pags.errors import UsageError
 
 ARCHITECTURES = {
@@ -26,7 +26,10 @@ ARCHITECTURES = {
     "resnet50": "ResNet-50 for small images, of bottlenecks",
     "wide-resnet-28-10": "WideResNet-28-10 for small images, as many robust models have (Zagoruyko 2016)",
     "wide-resnet-34-10": "WideResNet-34-10, likewise",
-    "wide-resnet-16-4": "WideResNet-16-4, a small one of the kind",
+    "wide-resnet-16-4": "WideResNet-16-4, a small one of the kind; also wide-resnet-28-4, wide-resnet-40-2",
+    "preact-resnet18": "PreActResNet-18 for small images, with a normalisation at its end (He et al. 2016b)",
+    "preact-resnet18-plain": "the same without a normalisation at its end",
+    "cifar-resnet20": "He et al.'s networks for CIFAR-10 (2016, 4.2), also -32, -44, -56, -110",
     "small-resnet": "three blocks, for small images on a CPU",
     "plain-32-128-128": "plain convolutions of these widths, learns in minutes on a CPU; others likewise",
     "plain-64-256-256": "plain convolutions of these widths, learns in minutes on a GPU",
@@ -86,9 +89,8 @@ def build_classifier(
         )
     elif widths := plain_widths(architecture):
         model = PlainNetwork(channels, classes, widths=widths, activation=activation, mean=mean, std=std)
-    elif architecture in WIDE:
-        depth, widening = WIDE[architecture]
-        wide = WideResNet(channels, classes, depth=depth, widening=widening, activation=activation)
+    elif architecture in WIDE or architecture in PREACTIVATION:
+        wide = build_preactivation(architecture, channels, classes, activation=activation)
         model = Normalised(wide, mean, std)
     else:
         network = _library_network(architecture, channels, classes, activation, size)

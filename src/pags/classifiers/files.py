@@ -6,55 +6,96 @@ from typing import Any
 from torch import nn
 
 from pags import checkpoints
-from pags.classifiers.about import remember
-from pags.classifiers.build import ARCHITECTURES, build_classifier, default_normalisation
-from pags.classifiers.fitting import differences, filled, suggested
-from pags.classifiers.foreign import Normalisation, State, agreed, check_finite, find_state, unwrapped
+from pags.checkpoints import State
+from pags.classifiers.about import remember, remembered
+from pags.classifiers.build import ARCHITECTURES, Normalised, build_classifier, default_normalisation
+from pags.classifiers.fitting import differences, filled, recognised, suggested
+from pags.classifiers.foreign import Normalisation, agreed, asked_for, check_finite, unwrapped, views
 from pags.classifiers.libraries import torchvision_names
 from pags.classifiers.resnet import LAYOUTS
+from pags.classifiers.shapes import SHAPED, shaped
+from pags.classifiers.spec import Spec, spread
+from pags.classifiers.wide import PREACTIVATION
 from pags.errors import PagsError, UsageError
 from pags.seeds import seeded_construction
 from pags.store import read_safetensors
 
 
 def from_file(
-    kind: str, path: Path, key: str | None, architecture: str | None, classes: int | None, channels: int,
-    given: Normalisation | None,
+    spec: Spec, architecture: str | None, classes: int | None, channels: int, given: Normalisation | None,
+    size: tuple[int, int] | None,
 ) -> nn.Module:  # fmt: skip
     """The classifier of a file; what a file of ours says of itself need not be told.
 
     Args:
-        kind: "file", "madry" (the file must hold its normaliser, or one be given) or "robustbench".
-        path, key: the file, and the key of its state dict where there are several.
-        architecture, classes, channels, given: as in `load_classifier`; `given` is the normalisation.
+        spec: of the kind "file", "madry" (the file must hold its normaliser, or one be given) or
+            "robustbench".
+        architecture, classes, channels, given, size: as in `load_classifier`; `given` is the normalisation.
 
     Raises:
         UsageError, PagsError: as in `load_classifier`.
     """
+    path, ignore = Path(spec.rest), tuple(filter(None, spec.options.get("ignore", "").split(",")))
     content, about = _read(path)
-    if kind == "file" and isinstance(about.get("classifier"), dict):
+    if spec.kind == "file" and isinstance(about.get("classifier"), dict):
         return _own(path, content, about["classifier"], architecture, classes, given)
-    state, where = find_state(content, key)
+    where, state = checkpoints.state_dict_in(content, spec.options.get("key"))
+    state = {name: value for name, value in state.items() if not asked_for(name, ignore)}
     state, found = unwrapped(state)
     check_finite(state)
-    if kind == "madry" and found is None and given is None:
+    if spec.kind == "madry" and found is None and given is None:
         raise PagsError(
             "a checkpoint of MadryLab's robustness, with normalizer.new_mean and new_std",
             got=f"{path} without them",
             suggestion="the path without madry:, or mean and std of the training",
         )
-    if architecture is None:
+    found = None if found is None else (spread(found[0], channels), spread(found[1], channels))
+    normalisation = agreed(given, found)
+    model = _built(spec, path, state, architecture, classes, channels, normalisation, size, ignore)
+    remember(model, weights=f"{path}{f', under {where}' if where else ''}")
+    library = str(remembered(model)["architecture"]).partition(":")[0]
+    source = "given" if given else f"of {library}" if library in {"torchvision", "timm"} else "none"
+    remember(model, normalisation="in the file" if found else source)
+    return model
+
+
+def _built(
+    spec: Spec, path: Path, state: State, architecture: str | None, classes: int | None, channels: int,
+    normalisation: Normalisation | None, size: tuple[int, int] | None, ignore: tuple[str, ...],
+) -> nn.Module:  # fmt: skip
+    """The network of the weights, its architecture recognised where it was not named."""
+    activation = spec.options.get("activation", "relu")
+    chosen = _resolved(architecture, state) if architecture else recognised(state, channels, ignore)
+    if chosen is None or chosen in SHAPED:
+        given = {name: spec.naturals(name) for name in ("stride", "padding", "pool")}
+        made = shaped(
+            chosen, state, channels, spec.size() or size, activation=activation, ignore=ignore,
+            **{name: values for name, values in given.items() if values},
+        )  # fmt: skip
+        if made is not None:
+            return _shaped(*made, classes, normalisation or ((0.0,) * channels, (1.0,) * channels))
         raise UsageError(
             f"the architecture of the weights in {path}",
             got="none given",
-            suggestion=suggested(state, channels) or f"one of {', '.join(ARCHITECTURES)}",
+            suggestion=suggested(state, channels)
+            or f"?arch= with one of {', '.join((*ARCHITECTURES, *SHAPED))}",
         )
-    architecture = _resolved(architecture, state)
-    normalisation = agreed(given, found) or default_normalisation(architecture, channels)
-    source = "given" if given else f"of {architecture.partition(':')[0]}" if ":" in architecture else "none"
-    model = filled(architecture, state, classes, channels, normalisation)
-    remember(model, weights=f"{path}{f', under {where}' if where else ''}")
-    remember(model, normalisation="in the file" if found else source)
+    normalisation = normalisation or default_normalisation(chosen, channels)
+    model = filled(chosen, state, classes, channels, normalisation, ignore=ignore, activation=activation)
+    remember(model, recognised=architecture is None)
+    return model
+
+
+def _shaped(network: nn.Module, words: str, classes: int | None, normalisation: Normalisation) -> nn.Module:
+    found = [module for module in network.modules() if isinstance(module, nn.Linear)][-1].out_features
+    if classes is not None and classes != found:
+        raise UsageError(
+            f"the number of classes of the weights' last layer, {found}",
+            got=classes,
+            suggestion=f"classes={found}",
+        )
+    model = Normalised(network, *normalisation)
+    remember(model, architecture=words, classes=found, recognised=True)
     return model
 
 
@@ -66,7 +107,12 @@ def _read(path: Path) -> tuple[Any, dict[str, Any]]:
             got=f"{path}{', a folder' if path.is_dir() else ''}",
             suggestion="checking the path",
         )
-    return read_safetensors(path) if path.suffix == ".safetensors" else (checkpoints.read(path), {})
+    if path.suffix != ".safetensors":
+        return checkpoints.read(path), {}
+    try:
+        return read_safetensors(path)
+    except PagsError as error:  # whose suggestion is for files of the cache
+        raise PagsError(error.expected, got=error.got, suggestion="another copy of the file") from error
 
 
 def _own(
@@ -105,8 +151,11 @@ def _own(
 
 
 def _resolved(architecture: str, state: State) -> str:
-    """torchvision's network of this plain name, where the tensors are named as torchvision names them."""
-    ours = architecture in LAYOUTS and not ("fc.weight" in state and "conv1.weight" in state)
+    """The architecture that a plain name means beside these tensors: torchvision's, or one of two kinds."""
+    names = {name for view in views(state) for name in view}
+    if architecture in PREACTIVATION and "linear.weight" in names:
+        return "preact-resnet18" if "bn.weight" in names else "preact-resnet18-plain"
+    ours = architecture in LAYOUTS and not {"fc.weight", "conv1.weight"} <= names
     if ours or ":" in architecture or architecture not in torchvision_names():
         return architecture
     return f"torchvision:{architecture}"

@@ -1,98 +1,93 @@
-"""State dicts that others wrote: found in their checkpoint, freed of wrappers, in the names of our networks.
+"""State dicts that others wrote: freed of wrappers, of what stands beside the network, and of a normaliser.
 
 Everything here takes and returns named tensors; files are read elsewhere.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from pags.checkpoints import Opaque
+from pags.checkpoints import State
 from pags.classifiers.resnet import LAYOUTS
+from pags.classifiers.wide import PREACTIVATION
 from pags.errors import PagsError, UsageError
 
-State: TypeAlias = dict[str, Tensor]
-"""Named tensors."""
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel."""
 
-PLACES = (
-    "state_dict", "model_state_dict", "model", "net", "network", "weights", "params",
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "checkpoint",
-)  # fmt: skip
-"""Under which keys checkpoints keep weights; the first that is there is taken, averaged weights last."""
+ANYWHERE = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""What DataParallel, torch.compile, FSDP and checkpointed blocks put into names, at any depth."""
 
-WRAPPERS = ("module", "model", "_orig_mod", "backbone", "net", "network", "1")
-"""What wrappers put before names: DataParallel, Lightning, torch.compile, Sequential(normaliser, net)."""
+WRAPPERS = ("model", "net", "network", "backbone", "classifier", "student", "1")
+"""What other wrappers usually call a network: Lightning, a Sequential(normaliser, network), distillation."""
 
-NORMALISERS = (
-    ("normalizer.new_mean", "normalizer.new_std"), ("normalize.new_mean", "normalize.new_std"),
-    ("normalizer.mean", "normalizer.std"), ("normalize.mean", "normalize.std"),
-    ("normalise.mean", "normalise.std"), ("mu", "sigma"), ("mean", "std"), ("0.mean", "0.std"),
-)  # fmt: skip
-"""How files call the mean and the standard deviation of (x − mean) / std on images in [0, 1]."""
+BESIDE = {
+    "criterion", "loss", "losses", "metric", "metrics", "acc", "accuracy", "auroc", "auc", "f1", "confmat",
+    "ece", "ema", "teacher", "swa", "averaged", "shadow",
+}  # fmt: skip
+"""Words that begin the names of what stands beside a network: losses, metrics, copies of it."""
 
+COUNTS = {"n_averaged", "num_updates", "decay", "step", "epoch", "global_step"}
+"""Single numbers that training scripts register beside a network."""
 
-def find_state(content: Any, key: str | None = None) -> tuple[State, str]:
-    """The state dict in what was read of a checkpoint, and under which keys it was.
-
-    A module that was pickled whole is looked through for its tensors; its code is neither needed nor run.
-
-    Args:
-        content: plain data and tensors, as `pags.checkpoints.read` returns them.
-        key: the key to look under, instead of the first of `PLACES` that is there.
-
-    Raises:
-        PagsError: there is no state dict, or none under this key.
-    """
-    if isinstance(content, Opaque) and (state := _module_state(content)):
-        return state, "the pickled model"
-    if isinstance(content, Mapping):
-        if key is not None and key in content:
-            state, where = find_state(content[key])
-            return state, f"{key}.{where}".rstrip(".")
-        if key is None and _is_state(content):
-            return {str(name): value.detach() for name, value in content.items()}, ""
-        for place in PLACES if key is None else ():
-            if isinstance(content.get(place), Mapping | Opaque):
-                state, where = find_state(content[place])
-                return state, f"{place}.{where}".rstrip(".")
-    held = f"the keys {few(list(content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-    raise PagsError(
-        f"a state dict, named tensors, {f'under {key!r}' if key else 'in the checkpoint'}",
-        got=held,
-        suggestion="a file of torch.save(model.state_dict(), …), or model.pt?key=NAME for another key",
-    )
+MEANS = re.compile(r"(?:.*_)?(?:means?|mu)_?")
+DEVIATIONS = ("std", "stds", "sd", "sigma", "stdev")
+FEW = 4  # channels that a normaliser may have
 
 
 def unwrapped(state: State) -> tuple[State, Normalisation | None]:
-    """The names without what wrappers put before them, and the normalisation that the tensors hold.
+    """The names without what wrappers put into them at any depth, and the normalisation of the tensors.
 
-    A prefix goes only where every name has it. What MadryLab's robustness keeps a second time under
-    "attacker" is compared with the first copy and left out.
+    What MadryLab's robustness keeps a second time under "attacker" is compared with the first copy and left
+    out.
 
     Raises:
-        PagsError: the two copies differ.
+        PagsError: the two copies differ, or there are two normalisations.
     """
-    normalisation = None
-    while True:
-        before = len(state), next(iter(state), "")
-        state = _without_attacker(_without_shared_prefix(state))
-        if normalisation is None:
-            state, normalisation = _without_normaliser(state)
-        if before == (len(state), next(iter(state), "")):
-            return state, normalisation
+    return _without_normalisers(_without_attacker(_without_inner(state)))
+
+
+def views(state: State, depth: int = 0) -> Iterator[State]:
+    """The tensors as they are named, and with each prefix taken off those names that have it.
+
+    The usual names of a network come first, then whatever begins at least a quarter of the names.
+    """
+    yield state
+    firsts = Counter(name.partition(".")[0] for name in state if name.count(".") > 1)
+    usual = [word for word in WRAPPERS if word in firsts]
+    frequent = [word for word, count in firsts.items() if word not in usual and 4 * count >= len(state)]
+    for word in (*usual, *frequent) if depth < 4 else ():
+        start = f"{word}."
+        renamed = {name: name.removeprefix(start) for name in state}
+        if len(set(renamed.values())) == len(state):
+            yield from views({renamed[name]: value for name, value in state.items()}, depth + 1)
+
+
+def beside(name: str, ignore: Sequence[str] = ()) -> bool:
+    """Whether a tensor that the network does not have belongs to something beside it, or is to be ignored."""
+    first, dot, _ = name.partition(".")
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", first)}
+    return asked_for(name, ignore) or (bool(words & BESIDE) if dot else name in COUNTS)
+
+
+def asked_for(name: str, ignore: Sequence[str]) -> bool:
+    """Whether one of these is the name of a tensor, or its beginning up to a dot."""
+    return any(name == each or name.startswith(f"{each}.") for each in ignore)
 
 
 def file_names(architecture: str, names: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, str]:
     """What each tensor of an architecture is called in a file.
 
     Our residual networks go by other names in the usual CIFAR layout (conv1, layer1.0.bn1, shortcut, linear),
-    which robustness, RobustBench and most CIFAR code share; all else goes by its own name.
+    which robustness, RobustBench and most CIFAR code share, and so do those that normalise first; all else
+    goes by its own name.
     """
+    if architecture in PREACTIVATION and "linear.weight" in state:
+        return {name: _preactivation_name(name) for name in names}
     if architecture in LAYOUTS and "linear.weight" in state and "conv1.weight" in state:
         return {name: _cifar_name(name, LAYOUTS[architecture].depth) for name in names}
     return {name: name for name in names}
@@ -110,6 +105,11 @@ def _cifar_name(name: str, depth: tuple[int, ...]) -> str:
     while inside >= depth[stage]:
         stage, inside = stage + 1, inside - depth[stage]
     return f"layer{stage + 1}.{inside}.{re.sub(r'^norm', 'bn', rest)}"
+
+
+def _preactivation_name(name: str) -> str:
+    name = re.sub(r"^block(\d+)\.layer\.", r"layer\1.", name).replace(".convShortcut.", ".shortcut.0.")
+    return re.sub(r"^bn1\.", "bn.", name).replace("fc.", "linear.")
 
 
 def check_finite(state: State) -> None:
@@ -150,32 +150,11 @@ def _close(one: Normalisation, other: Normalisation) -> bool:
     )
 
 
-def _module_state(module: Opaque, prefix: str = "") -> State:
-    """The tensors of a module that was pickled whole, in the names of its state dict; {} of other things."""
-    inside = module.state if isinstance(module.state, Mapping) else {}
-    passing = inside.get("_non_persistent_buffers_set") or ()
-    found: State = {}
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (inside.get(kind) or {}).items():
-            if isinstance(value, Tensor) and name not in passing:
-                found[f"{prefix}{name}"] = value.detach()
-    for name, child in (inside.get("_modules") or {}).items():
-        if isinstance(child, Opaque):
-            found |= _module_state(child, f"{prefix}{name}.")
-    return found
-
-
-def _is_state(content: Mapping[Any, Any]) -> bool:
-    return bool(content) and all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    )
-
-
-def _without_shared_prefix(state: State) -> State:
-    firsts = {name.partition(".")[0] for name in state}
-    if len(firsts) == 1 and all("." in name for name in state) and firsts <= set(WRAPPERS):
-        return {name.partition(".")[2]: value for name, value in state.items()}
-    return state
+def _without_inner(state: State) -> State:
+    """Names without the words that wrappers put anywhere, unless two names would become one."""
+    short = {name: ".".join(part for part in name.split(".") if part not in ANYWHERE) for name in state}
+    unique = len(set(short.values())) == len(state)
+    return {short[name]: value for name, value in state.items()} if unique else state
 
 
 def _without_attacker(state: State) -> State:
@@ -195,12 +174,34 @@ def _without_attacker(state: State) -> State:
     return kept
 
 
-def _without_normaliser(state: State) -> tuple[State, Normalisation | None]:
-    for mean, std in NORMALISERS:
-        if mean in state and std in state:
-            rest = {name: value for name, value in state.items() if name not in {mean, std}}
-            return rest, (_numbers(state[mean]), _numbers(state[std]))
-    return state, None
+def _without_normalisers(state: State) -> tuple[State, Normalisation | None]:
+    """The tensors but for every (x − mean) / std on images among them, and what these agree on."""
+    pairs = dict(_normalisers(state))
+    found = {name: (_numbers(state[name]), _numbers(state[std])) for name, std in pairs.items()}
+    rest = {name: value for name, value in state.items() if name not in {*pairs, *pairs.values()}}
+    first = next(iter(found.values()), None)
+    if any(other != first for other in found.values()):
+        raise PagsError(
+            "one normalisation in the file",
+            got=f"different ones in {few(list(found))}",
+            suggestion=f"?ignore={next(reversed(found))},{pairs[next(reversed(found))]}",
+        )
+    if first and max(map(abs, first[0])) > 2:  # for images in 0…255
+        first = (tuple(value / 255 for value in first[0]), tuple(value / 255 for value in first[1]))
+    return rest, first
+
+
+def _normalisers(state: State) -> Iterator[tuple[str, str]]:
+    """The names of means and of their standard deviations: a number for each of a few channels."""
+    for name, mean in state.items():
+        parent, dot, last = name.rpartition(".")
+        if not MEANS.fullmatch(last) or last == "running_mean" or mean.numel() > FEW:
+            continue
+        for word in DEVIATIONS:
+            std = state.get(partner := parent + dot + re.sub(r"means?|mu", word, last))
+            if std is not None and std.numel() == mean.numel() and bool((std > 0).all()):
+                yield name, partner
+                break
 
 
 def _numbers(values: Tensor) -> tuple[float, ...]:

@@ -8,13 +8,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pags.arrays import Images, Labels, Logits, PerImage
+from pags.errors import model_error
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode; afterwards every submodule is in the mode in which it was."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    with model_error("a model that can be put into evaluation mode"):
+        model.eval()
     try:
         yield model
     finally:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from pags.arrays import Images, Logits
 from pags.errors import UsageError
@@ -31,17 +33,38 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution where the shape changes."""
+class PaddedShortcut(nn.Module):
+    """The shortcut without weights (option A): every `stride`-th pixel, channels of zeros on both sides."""
 
-    def __init__(self, inside: int, outside: int, stride: int, activation: Callable[[], nn.Module]) -> None:
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.before = stride, (outside - inside) // 2
+        self.after = outside - inside - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut, which is a 1×1 convolution where the shape changes, or padded."""
+
+    def __init__(
+        self,
+        inside: int,
+        outside: int,
+        stride: int,
+        activation: Callable[[], nn.Module],
+        padded: bool = False,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outside)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inside != outside:
+        self.shortcut: nn.Module = nn.Sequential()
+        if padded and (stride != 1 or inside != outside):
+            self.shortcut = PaddedShortcut(inside, outside, stride)
+        elif stride != 1 or inside != outside:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
             )
@@ -90,6 +113,7 @@ class ResNet(nn.Module):
         widths: channels of each stage; every stage after the first halves the resolution.
         depth: blocks in each stage.
         bottleneck: whether the blocks are bottlenecks, their output `WIDENING` times as wide.
+        padded: whether shortcuts have no weights (option A of He et al.).
         activation: one of `ACTIVATIONS`.
         mean, std: normalisation of each channel, for images in [0, 1].
 
@@ -105,6 +129,7 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         depth: Sequence[int],
         bottleneck: bool = False,
+        padded: bool = False,
         activation: str = "relu",
         mean: Sequence[float],
         std: Sequence[float],
@@ -121,7 +146,7 @@ class ResNet(nn.Module):
         )
         blocks: list[nn.Module] = []
         inside = widths[0]
-        block: Callable[..., nn.Module] = Bottleneck if bottleneck else Block
+        block: Callable[..., nn.Module] = Bottleneck if bottleneck else partial(Block, padded=padded)
         for stage, width in enumerate(widths):
             outside = WIDENING * width if bottleneck else width
             for place in range(depth[stage]):
@@ -146,6 +171,7 @@ class Layout:
     widths: tuple[int, ...]
     depth: tuple[int, ...]
     bottleneck: bool = False
+    padded: bool = False
 
 
 LAYOUTS = {
@@ -153,6 +179,8 @@ LAYOUTS = {
     "resnet34": Layout((64, 128, 256, 512), (3, 4, 6, 3)),
     "resnet50": Layout((64, 128, 256, 512), (3, 4, 6, 3), bottleneck=True),
     "small-resnet": Layout((16, 32, 64), (1, 1, 1)),
+    # Of 6n + 2 layers, for CIFAR-10 (He et al. 2016, section 4.2).
+    **{f"cifar-resnet{6 * n + 2}": Layout((16, 32, 64), (n, n, n), padded=True) for n in (3, 5, 7, 9, 18)},
 }
 
 
@@ -168,8 +196,8 @@ def build_resnet(
     """The network called `name`.
 
     Args:
-        name: "resnet18" (the paper's), "resnet34", "resnet50", or "small-resnet" (three blocks, for small
-            images on a CPU).
+        name: one of `LAYOUTS`: "resnet18" (the paper's), "resnet34", "resnet50", "small-resnet" (three
+            blocks, for small images on a CPU), or one of He et al.'s for CIFAR-10, such as "cifar-resnet20".
         channels, classes, activation, mean, std: as in `ResNet`.
 
     Raises:
@@ -186,6 +214,7 @@ def build_resnet(
         widths=layout.widths,
         depth=layout.depth,
         bottleneck=layout.bottleneck,
+        padded=layout.padded,
         activation=activation,
         mean=mean,
         std=std,

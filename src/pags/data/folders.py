@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
@@ -23,7 +23,11 @@ from pags.data.imageset import DataSet, ImageSet, split
 from pags.errors import PagsError, UsageError
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-TESTS = ("test", "val")
+TRAININGS, TESTS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+"""Names of the two parts, in any case; the first that is there."""
+
+BACKGROUNDS = {"white": 255, "black": 0}
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 Pixels = NDArray[np.uint8]
 A = TypeVar("A")
@@ -32,6 +36,10 @@ B = TypeVar("B")
 
 class BadImage(Exception):
     """A file that cannot be decoded as an image."""
+
+
+class Transparent(BadImage):
+    """An image with transparent pixels, and no background."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +51,20 @@ class Files:
         names: of the files, relative to `root`.
         labels: an index into `classes` each.
         classes: names of the class folders, or of all classes where these are some of them.
+        by_number: whether the folders are in the order of their names as numbers, not as texts.
     """
 
     root: Path
     names: tuple[str, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    by_number: bool = False
 
 
 def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
-    """The images below `root`, by class and name.
+    """The images below `root`, by class and name, without hidden files and folders.
+
+    Folders whose names are all whole numbers are in the order of these, others in that of their names.
 
     Args:
         classes: the names of all classes, where the folders may be some of them.
@@ -66,7 +78,7 @@ def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
             got=f"{root}, which is not there",
             suggestion="checking the path after folder:",
         )
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+    folders, by_number = _ordered([entry.name for entry in os.scandir(root) if entry.is_dir()], root)
     known = tuple(folders) if classes is None else tuple(classes)
     if unknown := [name for name in folders if name not in set(known)]:
         raise UsageError(
@@ -83,14 +95,29 @@ def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
             suggestion=f"the layout {root.name}/CLASS/IMAGE.png",
         )
     names, labels = zip(*found, strict=True)
-    return Files(root, names, labels, known)
+    return Files(root, names, labels, known, by_number and classes is None)
+
+
+def _ordered(names: Sequence[str], root: Path) -> tuple[list[str], bool]:
+    """The visible folders in order, and whether that is one of numbers and another than that of texts."""
+    folders = sorted(name for name in names if name[0] != "." and name != "__MACOSX")
+    if not all(name.isdecimal() for name in folders):
+        return folders, False
+    if len({int(name) for name in folders}) < len(folders):
+        raise UsageError(
+            "one class folder for each number",
+            got=f"{_few(folders)} in {root}, where two are the same number",
+            suggestion="removing or renaming one of them",
+        )
+    numbered = sorted(folders, key=int)
+    return numbered, numbered != folders
 
 
 def _images_in(folder: Path) -> list[str]:
     names = sorted(
         str(path.relative_to(folder).as_posix())
         for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS and path.is_file()
+        if path.suffix.lower() in ENDINGS and path.name[0] != "." and path.is_file()
     )
     if not names:
         raise UsageError(
@@ -103,20 +130,48 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
 
 
-def decode(content: bytes, name: object) -> Image.Image:
-    """The image in a file's content, grey or in three channels.
+def decode(content: bytes, name: object, background: str | None = None) -> Image.Image:
+    """The image in a file's content, upright as its EXIF data say, grey or in three channels of 8 bits.
+
+    16-bit grey images are scaled from 0…65535.
+
+    Args:
+        content: of the file.
+        name: of the file, for errors.
+        background: "white" or "black", where transparent images are put on.
 
     Raises:
-        BadImage: it cannot be decoded; the message names the file.
+        BadImage: it cannot be decoded, or not in one way only; the message names the file.
     """
     try:
-        image = Image.open(io.BytesIO(content))
+        file = Image.open(io.BytesIO(content))
+        image: Image.Image = ImageOps.exif_transpose(file)
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = _on_background(image, name, background)
+        if image.mode in SIXTEEN_BITS or (image.mode == "I" and file.format == "PNG"):
+            scaled = np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)
+            return Image.fromarray(scaled)
+        if image.mode in ("I", "F"):
+            raise BadImage(f"{name} (pixels of 32 bits, whose black and white are not known)")
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
     except UnidentifiedImageError as error:  # whose own message names an address in memory
         raise BadImage(f"{name} (no known format of images)") from error
     # What Pillow's decoders raise for damaged files is of many kinds.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BadImage(f"{name} ({error})") from error
+
+
+def _on_background(image: Image.Image, name: object, background: str | None) -> Image.Image:
+    """A transparent image on a background; one that is opaque everywhere needs none."""
+    grey = image.mode in ("LA", "La", "L", "1")
+    whole = image.convert("RGBA")
+    alpha = whole.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return whole.convert("L" if grey else "RGB")
+    if background is None:
+        raise Transparent(f"{name} (transparent pixels, and no background to put them on)")
+    under = Image.new("RGBA", whole.size, (*[BACKGROUNDS[background]] * 3, 255))
+    return Image.alpha_composite(under, whole).convert("L" if grey else "RGB")
 
 
 def shorter_side_cropped(image: Image.Image, side: int, size: int) -> Image.Image:
@@ -131,43 +186,64 @@ def open_folder(
     train: float = 0.8,
     seed: int = 0,
     classes: str | None = None,
+    background: str | None = None,
 ) -> DataSet:
     """Images from class folders, held in memory as 8-bit pixels.
 
+    Images are turned upright as their EXIF data say. The provenance says so where folders are in the order of
+    numbers ("classes by"), and which part was taken where there were several for testing ("unused").
+
     Args:
-        path: a folder with the subfolders train and test (or val) of class folders, or a folder of class
-            folders, which is cut in two by a seeded permutation.
+        path: a folder with the subfolders train and test (also training; testing, val, valid, validation; in
+            any case) of class folders, or a folder of class folders, which is cut in two by a seeded
+            permutation.
         size: pixels; the shorter side of each image is resized to it, and the centre cut out. Without it,
             all images must have one size.
         train: share of the training images where there are no subfolders train and test.
         seed: names the permutation.
         classes: "imagenet" for labels among the 1,000 classes of ImageNet, the folders being some of their
             wnids; needs timm.
+        background: "white" or "black", on which transparent images are put; without it they are refused.
 
     Raises:
         UsageError: the folder has another layout, images differ in size, or an option makes no sense.
         PagsError: an image cannot be decoded, or timm is missing.
     """
     names = class_names(classes)
-    test = next((path / part for part in TESTS if (path / part).is_dir()), None)
-    name, about = path.name or "folder", {"source": "folder", "size": size, "classes": classes}
-    if not (path / "train").is_dir() or test is None:
-        if test is not None or (path / "train").is_dir():
+    if background is not None and background not in BACKGROUNDS:
+        raise UsageError("a background of white or black", got=background, suggestion="background=white")
+    training, tests = _parts(path, TRAININGS), _parts(path, TESTS)
+    name = path.name or "folder"
+    about: dict[str, Any] = {"source": "folder", "size": size, "classes": classes}
+    about |= {"background": background} if background else {}
+    if not training or not tests:
+        if tests or training:
             raise UsageError(
                 "both train and test (or val), or neither",
                 got=f"{', '.join(sorted(each.name for each in path.iterdir()))} in {path}",
-                suggestion=f"folder:{test or path / 'train'}, which is then cut in two",
+                suggestion=f"folder:{[*training, *tests][0]}, which is then cut in two",
             )
-        return split(_read(list_files(path, names), name, about, size, size), train, seed)
-    training = list_files(path / "train", names)
-    testing = list_files(test, training.classes)
-    parts = [_read(files, name, about, size, size) for files in (training, testing)]
+        return split(_read(list_files(path, names), name, about, size, size, background), train, seed)
+    files = list_files(training[0], names)
+    test, others = tests[0], tests[1:]
+    found = list_files(test, files.classes)
+    about |= (
+        {"parts": [training[0].name, test.name], "unused": [each.name for each in others]} if others else {}
+    )
+    parts = [_read(part, name, about, size, size, background) for part in (files, found)]
     if parts[0].shape[0] != parts[1].shape[0]:  # one is grey throughout
         parts = [replace(part, pixels=part.pixels.expand(-1, 3, -1, -1)) for part in parts]
     if parts[0].shape != parts[1].shape:
         raise _differ(parts[0].shape, parts[1].shape, test)
-    both = about | {"sha256": {"train": parts[0].provenance["sha256"], "test": parts[1].provenance["sha256"]}}
+    both = parts[1].provenance | parts[0].provenance
+    both |= {"sha256": {"train": parts[0].provenance["sha256"], "test": parts[1].provenance["sha256"]}}
     return DataSet(*(replace(part, provenance=both) for part in parts))
+
+
+def _parts(path: Path, names: Sequence[str]) -> list[Path]:
+    """The subfolders of these names, in their order and in any case."""
+    there = [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
+    return [entry for name in names for entry in there if entry.name.lower() == name]
 
 
 def images_of(
@@ -225,13 +301,18 @@ def class_names(kind: str | None) -> tuple[str, ...] | None:
 
 
 def _read(
-    files: Files, name: str, about: Mapping[str, object], side: int | None, size: int | None
+    files: Files,
+    name: str,
+    about: Mapping[str, object],
+    side: int | None,
+    size: int | None,
+    background: str | None = None,
 ) -> ImageSet:
     """All images in memory, decoded in threads, with one hash of all files in the provenance."""
     if size is not None and size < 1:
         raise UsageError("a size of one pixel or more", got=size, suggestion="size=32")
     whole, all_grey, hashed = np.empty(0, np.uint8), True, hashlib.sha256()
-    for place, (pixels, digest) in enumerate(_decoded(files, side, size)):
+    for place, (pixels, digest) in enumerate(_decoded(files, side, size, background)):
         if not place:
             whole = np.empty((len(files.names), *pixels.shape), np.uint8)
         if pixels.shape != whole.shape[1:]:
@@ -242,15 +323,18 @@ def _read(
     tensor = torch.from_numpy(whole)
     tensor = tensor[:, :1].clone() if all_grey else tensor
     provenance = {**about, "sha256": hashed.hexdigest()}
+    provenance |= {"classes by": "number"} if files.by_number else {}
     return ImageSet(tensor, torch.tensor(files.labels), files.classes, name, provenance)
 
 
-def _decoded(files: Files, side: int | None, size: int | None) -> Iterator[tuple[Pixels, str]]:
+def _decoded(
+    files: Files, side: int | None, size: int | None, background: str | None
+) -> Iterator[tuple[Pixels, str]]:
     """(3, H, W) and mode with hash of each file, in order; a bounded number at a time."""
 
     def one(name: str) -> tuple[Pixels, str]:
         content = (files.root / name).read_bytes()
-        image = decode(content, files.root / name)
+        image = decode(content, files.root / name, background)
         if side is not None and size is not None:
             image = shorter_side_cropped(image, side, size)
         pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
@@ -258,6 +342,12 @@ def _decoded(files: Files, side: int | None, size: int | None) -> Iterator[tuple
 
     try:
         yield from in_threads(one, files.names)
+    except Transparent as error:
+        raise UsageError(
+            "images without transparent pixels, or a background",
+            got=error,
+            suggestion="folder:PATH?background=white, or ?background=black",
+        ) from error
     except (BadImage, OSError) as error:
         raise PagsError(
             "images that can be decoded", got=error, suggestion="removing the file or replacing it"

@@ -148,7 +148,7 @@ def _parsed(spec: str) -> tuple[str, Path | None, dict[str, Any]]:
             if source.takes_path
             else "the folder of data sets in the variable PAGS_DATA",
         )
-    return name, Path(path) if colon else None, _options(source.options, name, query)
+    return name, Path(path).expanduser() if colon else None, _options(source.options, name, query)
 
 
 def _options(kinds: Mapping[str, type], name: str, query: str) -> dict[str, Any]:
@@ -237,13 +237,13 @@ SOURCES: dict[str, Source] = {
     "folder": Source(
         "folder:PATH, image files, a folder a class",
         lambda place, **options: open_folder(place.path, **options),
-        {"size": int, **_SPLIT, "classes": str},
+        {"size": int, **_SPLIT, "classes": str, "background": str},
         takes_path=True,
     ),
     "npz": Source(
         "npz:PATH, arrays that numpy saved",
         lambda place, **options: open_npz(place.path, **options),
-        {"layout": str, **_SPLIT},
+        {"layout": str, "first": int, **_SPLIT},
         takes_path=True,
     ),
     "digits-distractor": Source(

@@ -13,7 +13,7 @@ say how to build it; further keys (a source, a digest) may stand beside these:
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from pags.score.edm.build import blank, described, filled, set_attributes
 from pags.score.edm.denoiser import EDMDenoiser
 from pags.score.edm.preconditioning import Preconditioner
 from pags.score.edm.published import network_in
+from pags.score.foreign import DiffusersDenoiser, from_diffusers
 from pags.score.unet import UNetDenoiser
 from pags.store import Record, read_safetensors
 
@@ -67,13 +68,16 @@ class CalledDenoiser(nn.Module):
         return found.to(images)
 
 
-def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNetDenoiser | CalledDenoiser:
+LoadedDenoiser: TypeAlias = EDMDenoiser | UNetDenoiser | DiffusersDenoiser | CalledDenoiser
+
+
+def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
     """A denoiser from a file, without running code from it; or one that the user's code makes.
 
     Args:
-        path: an EDM pickle (`.pkl`), or a `.safetensors` that `export` describes; or `file.py:name` or
-            `package.module:name`, **which runs that code**: a denoiser, or a class or function without
-            arguments that makes one.
+        path: an EDM pickle (`.pkl`), a `.safetensors` that `export` describes, or a folder of diffusers with
+            a UNet2DModel and its scheduler; or `file.py:name` or `package.module:name`, **which runs that
+            code**: a denoiser, or a class or function without arguments that makes one.
         which: the key of the network in a pickle.
 
     Returns:
@@ -83,17 +87,20 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> EDMDenoiser | UNet
         UsageError: a file of another kind; a key that the pickle does not have; code that is not there.
         PagsError: a file that is missing, damaged, or not a whole denoiser; code that fails.
     """
-    if not Path(path).is_file() and is_plugin(str(path)):
+    if not Path(path).exists() and is_plugin(str(path)):
         return _of_user(load_plugin(str(path)))
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return from_diffusers(path)
     if path.suffix == ".pkl":
         return EDMDenoiser(network_in(checkpoints.read(path), which, str(path)))
     if path.suffix == ".safetensors":
         return _from_plain(*read_safetensors(path), str(path))
     raise UsageError(
-        "a denoiser as .pkl (EDM's), .safetensors or file.py:name",
+        "a denoiser as .pkl (EDM's), .safetensors, a folder of diffusers, or file.py:name",
         got=str(path),
-        suggestion="pags convert for files that are not pickles of EDM",
+        suggestion="EDM's network-snapshot, not its training state; for other networks a function of images, "
+        "sigma and labels",
     )
 
 

@@ -36,7 +36,9 @@ def network_in(tree: Any, which: str, source: str) -> Preconditioner:
     if not isinstance(tree, dict) or which not in tree:
         held = ", ".join(shown(key, 30) for key in list(tree)[:8]) if isinstance(tree, dict) else shown(tree)
         raise UsageError(
-            f"a file of EDM with {which!r}", got=f"{held or 'nothing'} in {source}", suggestion="which='ema'"
+            f"a file of EDM with {which!r}",
+            got=f"{held or 'nothing'} in {source}",
+            suggestion=_network_keys(tree) or "a network-snapshot of EDM, which has it",
         )
     name, state = _object(tree[which], which, source)
     network = blank(name, _arguments(name, state, source), source)
@@ -49,6 +51,16 @@ def network_in(tree: Any, which: str, source: str) -> Preconditioner:
         }
     set_attributes(network, attributes, source)
     return filled(network, tensors, source)
+
+
+def _network_keys(tree: Any) -> str:
+    """The keys under which there are networks, as what to ask for."""
+    keys = [key for key, node in tree.items() if _is_network(node)] if isinstance(tree, dict) else []
+    return " or ".join(f"which={shown(key)}" for key in keys[:3])
+
+
+def _is_network(node: Any) -> bool:
+    return isinstance(node, Opaque) and node.name == PERSISTENT
 
 
 def _object(node: Any, path: str, source: str) -> tuple[str, dict[str, Any]]:
