@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, at 1 to 10 seeds, for means, ratios and shares.
 
-    python benchmarks/coverage.py [--quick] [--out benchmarks/results/coverage.json]
+    python benchmarks/coverage.py [--repetitions 1000] [--out benchmarks/results/coverage.json]
 
 Images are shared by the seeds. A quantity is an image's part (deviation 1) plus a seed's plus what is left
 of the two (deviation 0.5); the seed's deviation is in units of the mean's over images. A ratio is of
@@ -25,11 +25,11 @@ SHARES = (0.5, 0.9, 0.99)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Coverage of 95 % intervals.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions")
+    parser.add_argument("--repetitions", type=int, default=1000, help="experiments of each kind")
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
     arguments = parser.parse_args()
-    repetitions, n = (100 if arguments.quick else 1000), arguments.images
+    repetitions, n = arguments.repetitions, arguments.images
     found = {
         "images": n,
         "repetitions": repetitions,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pags.measure.intervals import Interval
-from pags.measure.statistics import Means, crossed_interval, plain_means, ranks
+from pags.measure.statistics import Means, crossed_interval, plain_means, ranks, row_count
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -69,7 +69,7 @@ def chosen_and_judged(
         UsageError: fewer than four images, or tables of different images.
     """
     tables = [table] if isinstance(table, Tensor) else list(table)
-    order = torch.randperm(len(tables[0]), generator=draws)
+    order = torch.randperm(row_count(tables), generator=draws)
     half = len(order) // 2
     first, second = ([each[part] for each in tables] for part in (order[:half], order[half:]))
     places = [

@@ -138,7 +138,7 @@ def _of_means(
 ) -> dict[str, Interval]:
     tables = [torch.stack(list(each.values()), 1).double() for each in seeds]
     means = torch.stack([plain_means([table]) for table in tables])  # (seeds, m)
-    counts = _counts(_rows(tables), resamples, draws)
+    counts = _counts(row_count(tables), resamples, draws)
     values = torch.stack([weighted_means(table, counts) for table in tables]).mean(0)
     without = torch.stack([_means_without(table) for table in tables]).mean(0)
     found = {}
@@ -166,7 +166,7 @@ def crossed_interval(
 
     `by_seed` has one value per seed whose mean has the spread of the estimate over seeds.
     """
-    counts = _counts(_rows(tables), resamples, draws)
+    counts = _counts(row_count(tables), resamples, draws)
     estimate = float(combined([plain_means([table])[None] for table in tables])[0])
     values = combined([weighted_means(table, counts) for table in tables])
     without = combined([_means_without(table) for table in tables])
@@ -180,7 +180,7 @@ def _means_without(table: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
     return (table.nansum(0) - table.nan_to_num()) / (there.sum(0) - there.double())
 
 
-def _rows(tables: Sequence[Float[Tensor, "_ m"]]) -> int:
+def row_count(tables: Sequence[Float[Tensor, "_ m"]]) -> int:
     """The number of images, which must be that of all tables."""
     sizes = {len(table) for table in tables}
     if len(sizes) > 1:
