@@ -300,10 +300,10 @@ def test_the_suggestion_for_other_numbers_gives_the_right_pixels(what: str, tmp_
         "booleans": ramp > 0.5, "0 and 1": (ramp > 0.5).astype(np.uint8),
     }[what]  # fmt: skip
     with pytest.raises(UsageError) as caught:
-        load(saved(tmp_path / "a.npz", images=images, labels=LABELS))
+        load_data(saved(tmp_path / "a.npz", images=images, labels=LABELS))
     code = str(caught.value.suggestion).partition(", if")[0]
     better = eval(code, {"images": images})
-    pixels = load(saved(tmp_path / "b.npz", images=better, labels=LABELS)).train.images
+    pixels = load_data(saved(tmp_path / "b.npz", images=better, labels=LABELS)).train.images
     wanted = (ramp[0] > 0.5) if what in ("booleans", "0 and 1") else ramp[0]
     scale = 4095 / 65535 if what == "12 bits" else 1  # what nobody says cannot be known
     assert np.allclose(pixels[0, 0].numpy(), scale * wanted, atol=1 / 255)
@@ -312,13 +312,13 @@ def test_the_suggestion_for_other_numbers_gives_the_right_pixels(what: str, tmp_
 def test_labels_from_one_are_not_guessed(tmp_path: Path) -> None:
     spec = saved(tmp_path / "a.npz", images=noise(6, 4, 4), labels=LABELS + 1)
     with pytest.raises(UsageError, match=r"first=1 if that is the first class, \?first=0"):
-        load(spec)
-    assert load(f"{spec}?first=1").train.classes == ("0", "1")
-    assert load(f"{spec}?first=0").train.classes == ("0", "1", "2")
+        load_data(spec)
+    assert load_data(f"{spec}?first=1").train.classes == ("0", "1")
+    assert load_data(f"{spec}?first=0").train.classes == ("0", "1", "2")
     with pytest.raises(UsageError, match="first label from 0 to 1"):
-        load(f"{spec}?first=2")
+        load_data(f"{spec}?first=2")
     named = saved(tmp_path / "b.npz", images=noise(6, 4, 4), labels=LABELS + 1, classes=np.array(list("abc")))
-    assert load(named).train.classes == ("a", "b", "c")
+    assert load_data(named).train.classes == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("what", BAD_NPZ)
@@ -404,7 +404,7 @@ def pictures(root: Path, write: Callable[[Path], None], ending: str) -> str:
 @pytest.mark.parametrize("what", RAMPS)
 def test_pixels_of_every_kind_keep_their_values(what: str, tmp_path: Path) -> None:
     (write, ending), channels = RAMPS[what]
-    images = load(pictures(tmp_path, write, ending)).train.images
+    images = load_data(pictures(tmp_path, write, ending)).train.images
     assert images.shape == (3, channels, 16, 16)
     assert np.allclose(images[0, 0].numpy(), RAMP, atol=(6 if what == "CMYK" else 1) / 255)
 
@@ -413,7 +413,7 @@ def test_pixels_of_every_kind_keep_their_values(what: str, tmp_path: Path) -> No
 def test_pixels_whose_white_is_not_known_are_refused(kind: type, tmp_path: Path) -> None:
     spec = pictures(tmp_path, *of((RAMP * 65535).astype(kind), "tiff"))
     with pytest.raises(PagsError, match=r"a/0\.tiff \(pixels of 32 bits"):
-        load(spec)
+        load_data(spec)
 
 
 def test_transparent_pixels_need_a_background(tmp_path: Path) -> None:
@@ -422,16 +422,16 @@ def test_transparent_pixels_need_a_background(tmp_path: Path) -> None:
     sign[0, 0] = (200, 100, 50, 51)  # a fifth of it
     spec = pictures(tmp_path, *of(sign))
     with pytest.raises(UsageError, match=r"a/0\.png.*background=white"):
-        load(spec)
-    white, black = (load(f"{spec}?background={name}").train.pixels[0] for name in ("white", "black"))
+        load_data(spec)
+    white, black = (load_data(f"{spec}?background={name}").train.pixels[0] for name in ("white", "black"))
     assert white[:, 8, 8].tolist() == black[:, 8, 8].tolist() == [10, 20, 30]
     assert white[:, 2, 2].tolist() == [255] * 3
     assert black[:, 2, 2].tolist() == [0] * 3
     assert white[:, 0, 0].tolist() == pytest.approx([0.2 * v + 0.8 * 255 for v in (200, 100, 50)], abs=1)
     with pytest.raises(UsageError, match="white or black"):
-        load(f"{spec}?background=pink")
+        load_data(f"{spec}?background=pink")
     grey = pictures(tmp_path / "grey", *of(sign[:, :, [0, 3]]))
-    assert load(f"{grey}?background=black").train.shape == (1, 16, 16)
+    assert load_data(f"{grey}?background=black").train.shape == (1, 16, 16)
 
 
 def test_images_are_turned_upright(tmp_path: Path) -> None:
@@ -445,21 +445,21 @@ def test_images_are_turned_upright(tmp_path: Path) -> None:
         else:
             Image.fromarray(upright).save(path)
 
-    pixels = load(pictures(tmp_path, write, "png")).train.pixels
+    pixels = load_data(pictures(tmp_path, write, "png")).train.pixels
     assert all(np.array_equal(each.permute(1, 2, 0).numpy(), upright) for each in pixels)
 
 
 def test_folders_named_by_numbers_are_in_their_order(tmp_path: Path) -> None:
     for number in range(12):
         picture(tmp_path / str(number) / "0.png", seed=number)
-    data = load(f"folder:{tmp_path}")
+    data = load_data(f"folder:{tmp_path}")
     assert data.train.classes == tuple(map(str, range(12)))
     assert data.train.provenance["classes by"] == "number"
     (tmp_path / "10").rename(tmp_path / "ten")
-    assert load(f"folder:{tmp_path}").train.classes[:3] == ("0", "1", "11")
+    assert load_data(f"folder:{tmp_path}").train.classes[:3] == ("0", "1", "11")
     (tmp_path / "ten").rename(tmp_path / "03")
     with pytest.raises(UsageError, match="two are the same number"):
-        load(f"folder:{tmp_path}")
+        load_data(f"folder:{tmp_path}")
 
 
 def test_what_systems_leave_in_folders_is_passed_over(
@@ -470,20 +470,20 @@ def test_what_systems_leave_in_folders_is_passed_over(
     (tmp_path / "data" / "all" / "__MACOSX").mkdir()
     (tmp_path / "data" / "all" / ".git").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(load("folder:~/data/all").train) == 5
+    assert len(load_data("folder:~/data/all").train) == 5
 
 
 @pytest.mark.parametrize(
     "names", [("Training", "Testing"), ("train", "validation"), ("train", "valid"), ("TRAIN", "VAL")]
 )
 def test_parts_go_by_many_names(names: tuple[str, str], tmp_path: Path) -> None:
-    data = load(f"folder:{birds(tmp_path, names)}")
+    data = load_data(f"folder:{birds(tmp_path, names)}")
     assert (len(data.train), len(data.test)) == (6, 6)
     assert "unused" not in data.train.provenance
 
 
 def test_of_two_parts_for_testing_one_is_taken_and_the_other_named(tmp_path: Path) -> None:
-    data = load(f"folder:{birds(tmp_path, ('train', 'test', 'val'))}")
+    data = load_data(f"folder:{birds(tmp_path, ('train', 'test', 'val'))}")
     assert data.train.provenance["unused"] == ["val"]
 
 

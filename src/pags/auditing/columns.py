@@ -9,15 +9,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pags.arrays import Basis, Images, Labels, PerImage, project
+from pags.arrays import Basis, Images, Labels, PerImage, cosines, project
 from pags.auditing.evaluation import Columns, EvaluationSet, Part
 from pags.classifiers.modes import evaluating, predict
 from pags.data.resize import kept_energy, resized
 from pags.errors import UsageError
 from pags.measure.alignment import Comparison, Reference
+from pags.measure.frequency import low_frequency_share
 from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, ScalarTarget
 from pags.measure.metrics import Metric
-from pags.measure.robustness import definition_1, equal_norm, off_manifold_share
+from pags.measure.robustness import (
+    attacked_equal_norm,
+    definition_1,
+    definition_2,
+    equal_norm,
+    off_manifold_share,
+)
 from pags.seeds import ImageDraws, generator
 from pags.training.attack import PGD
 
@@ -151,6 +158,7 @@ class _Measured:
     classes: Mapping[str, Labels]
     control: nn.Module | None
     references: dict[tuple[str, str, bool], Comparison] = field(default_factory=dict)
+    directions: dict[str, tuple[Images, Images]] = field(default_factory=dict)
 
     def columns(self) -> Columns:
         """Every quantity, (n,) each."""
@@ -164,6 +172,7 @@ class _Measured:
         if basis is not None:
             columns |= self._of_the_manifold(basis)
         columns |= self._of_the_scores(basis)
+        columns |= {name: v[self.part.places] for name, v in self.evaluation.controls.items()}
         whole = gradients(self.model, data.images, self.wanted(list(self.evaluation.targets)))
         if tuple(data.shape[1:]) != self.evaluation.size:
             columns |= {f"kept {t}": kept_energy(v, self.evaluation.size) for t, v in whole.items()}
@@ -235,6 +244,14 @@ class _Measured:
             for place, norm in enumerate(asked.norms)
             for part in ("on", "off", "any")
         }
+        if asked.attacked and tuple(images.shape[2:]) == self.evaluation.size:
+            worst = attacked_equal_norm(
+                self.model, images, basis, (asked.norm,), steps=asked.attack_steps, change=asked.change
+            )
+            parts = {"on": worst.on, "off": worst.off, "any": worst.any}
+            columns |= {f"attacked {part} {asked.norm:g}": found[0] for part, found in parts.items()}
+        if "distance" in self.part.tangents:
+            columns["distance to manifold"] = self.part.tangents["distance"].to(images)
         return columns | {
             "squared change off": noise.off,
             "squared change": noise.all,
@@ -265,6 +282,7 @@ class _Measured:
             score = self.evaluation.score_at(self.part.places, classes)
             if basis is not None:
                 columns[f"rho2 score {kind}"] = off_manifold_share(score, basis)
+            columns[f"low frequency score {kind}"] = low_frequency_share(score)
             draws = ImageDraws(self.evaluation.measures.seed, "floor", places=self.part.places.tolist())
             noise = draws.normal_like(score)
             second = self.evaluation.score_at(self.part.places, classes, second=True)
@@ -273,6 +291,9 @@ class _Measured:
                 columns[f"floor {metric.name} {kind}"] = own.similarity(noise)
                 if second is not None:
                     columns[f"ceiling {metric.name} {kind}"] = own.similarity(second)
+            if classes is not None and ALL in self.evaluation.kinds and basis is not None:
+                direction = self.evaluation.bayes_at(self.part.places, classes)
+                columns[f"rho2 bayes {kind}"] = off_manifold_share(direction, basis)
         return columns
 
     def _of_vectors(
@@ -282,7 +303,13 @@ class _Measured:
         columns: Columns = {}
         for target, vector in vectors.items():
             if basis is not None:
-                columns[f"{prefix}rho2 {target}"] = off_manifold_share(vector, basis)
+                energy = definition_2(vector, basis)
+                columns[f"{prefix}rho2 {target}"] = energy.rho2.to(vector)
+                columns |= {
+                    f"{prefix}energy off {target}": energy.off,
+                    f"{prefix}energy {target}": energy.all,
+                }
+            columns[f"{prefix}low frequency {target}"] = low_frequency_share(vector)
             kind = self.evaluation.kind(self.evaluation.targets[target].which)
             for metric in self.evaluation.metrics if kind else ():
                 name = f"{prefix}{metric.name} {target}"
@@ -291,7 +318,26 @@ class _Measured:
                 if shuffled:
                     other = self._reference(metric, kind, shuffled=True)
                     columns[f"shuffled {name}"] = other.similarity(vector)
+            if kind in (PREDICTED, TRUE) and ALL in self.evaluation.kinds:
+                columns |= self._with_bayes(f"{prefix}bayes cosine {target}", vector, kind, shuffled=shuffled)
         return columns
+
+    def _with_bayes(self, name: str, vector: Images, kind: str, *, shuffled: bool) -> Columns:
+        """The cosine of a vector and the Bayes direction of its class, and of another image."""
+        own, other = self._bayes(kind)
+        found = {name: cosines(vector, own)}
+        return found | ({f"shuffled {name}": cosines(vector, other)} if shuffled else {})
+
+    def _bayes(self, kind: str) -> tuple[Images, Images]:
+        """The Bayes directions of these images and of their partners."""
+        if kind not in self.directions:
+            places = self.part.places, self.evaluation.partners[self.part.places]
+            device = self.evaluation.data.labels.device
+            own, other = (
+                self.evaluation.bayes_at(p.to(device), self.classes[kind][p.to(device)]) for p in places
+            )
+            self.directions[kind] = own, other
+        return self.directions[kind]
 
 
 def _classified(model: nn.Module, images: Images, labels: Labels) -> Columns:

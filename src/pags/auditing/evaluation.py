@@ -12,17 +12,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pags.arrays import Basis, Images, Labels, check_images, check_labels
+from pags.arrays import Basis, Images, Labels, expand, norms
 from pags.auditing.measures import Measures
+from pags.classifiers.adapt import as_images, as_labels
 from pags.data.imageset import ImageSet
 from pags.data.resize import Size, check_size, resized
 from pags.errors import UsageError
-from pags.measure.alignment import Comparison, derangement
+from pags.manifold.quality import reconstruction_distance
+from pags.measure.alignment import Comparison, derangement, phase_randomised
 from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, get_target
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, PerceptualMetric, get_metric, metric_entry
 from pags.measure.robustness import find_change
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
+from pags.score.references import score_estimate
 from pags.seeds import generator
 
 Columns = dict[str, Tensor]
@@ -55,14 +58,23 @@ class Memory:
 
 
 def tangent_spaces(estimator: Tangent, images: ImageSet) -> Columns:
-    """The tangent basis (n, d, r) of every image, and its rank."""
+    """The tangent basis (n, d, r) of every image and its rank; of a decoder, how far the image is from the
+    point whose tangent space it is."""
     basis, ranks = estimator(images.images)
-    return {"basis": basis, "ranks": ranks}
+    found = {"basis": basis, "ranks": ranks}
+    if (autoencoder := getattr(estimator, "autoencoder", None)) is not None:
+        found["distance"] = reconstruction_distance(autoencoder, images.images)
+    return found
 
 
-def scores(denoiser: Denoiser, images: ImageSet, sigma: float, conditional: bool) -> Columns:
-    """The score of all classes, or of each image's own class."""
-    return {"score": score_of(denoiser, images.images, sigma, images.labels if conditional else None)}
+def scores(
+    denoiser: Denoiser, images: ImageSet, sigma: float, conditional: bool, draws: int, seed: int,
+    places: list[int],
+) -> Columns:  # fmt: skip
+    """The score of all classes, or of each image's own class: at the image, or its mean over noise."""
+    labels = images.labels if conditional else None
+    found = score_estimate(denoiser, images.images, sigma, labels, draws=draws, seed=seed, places=places)
+    return {"score": found.vectors, "error": found.relative_error}
 
 
 @dataclass(eq=False)
@@ -96,7 +108,7 @@ class EvaluationSet:
     targets: Mapping[str, GradientTarget]
     sources: Mapping[str, str]
     keep: Keep
-    _scores: dict[tuple[int, bool], Images] = field(default_factory=dict, repr=False)
+    _scores: dict[tuple[int, bool], Columns] = field(default_factory=dict, repr=False)
     _others: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -224,7 +236,7 @@ class EvaluationSet:
         denoiser = self.second if second else self.denoiser
         if denoiser is None:
             return None
-        found = self._whole_score(denoiser, classes is not None)[places]
+        found = self._whole_score(denoiser, classes is not None)["score"][places]
         if classes is not None:
             labels = self.data.labels[places]
             for row in (classes != labels).nonzero()[:, 0].tolist():
@@ -238,6 +250,19 @@ class EvaluationSet:
         own = self._references[metric.name, True].at(places)
         wrong = (classes != self.data.labels[places]).nonzero()[:, 0]
         return own.replaced(wrong, self.score_at(places[wrong], classes[wrong])) if len(wrong) else own
+
+    @cached_property
+    def controls(self) -> Columns:
+        """What each metric says of vectors that are no gradient of any model, (n,) each: `negated M K` and
+        `phase-randomised M K` for the scores of all classes and of the true ones."""
+        found = Columns()
+        for kind in (k for k in self.kinds if k != PREDICTED):
+            score = self._whole_score(self.denoiser, kind != ALL)["score"]  # type: ignore[arg-type]
+            others = {"negated": -score, "phase-randomised": phase_randomised(score, seed=self.measures.seed)}
+            for metric in self.metrics:
+                comparison = self._references[metric.name, kind != ALL]
+                found |= {f"{n} {metric.name} {kind}": comparison.similarity(v) for n, v in others.items()}
+        return found
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -254,23 +279,33 @@ class EvaluationSet:
             "targets": [[name, target.source] for name, target in self.targets.items()],
         }
 
-    def _whole_score(self, denoiser: Denoiser, conditional: bool) -> Images:
-        """The score of all images, of all classes or of the true ones."""
+    def bayes_at(self, places: Tensor, classes: Labels) -> Images:
+        """The Bayes direction of a class at some images' places, (m, c, *size): ∇ log p_σ(y | x), the score
+        of the class less that of all. Zero, which is no direction, where the two differ by rounding."""
+        own, everything = self.score_at(places, classes), self.score_at(places, None)
+        apart, rounding = own - everything, 4 * torch.finfo(own.dtype).eps / self.measures.sigma**2
+        pixels = resized(self.data.take(places).images, self.size)
+        return torch.where(expand(norms(apart) > rounding * norms(pixels), apart), apart, 0.0)
+
+    def _whole_score(self, denoiser: Denoiser, conditional: bool) -> Columns:
+        """The score of all images, of all classes or of the true ones, and its relative error."""
         key = id(denoiser), conditional
         if key not in self._scores:
-            about = {"sigma": self.measures.sigma, "conditional": conditional}
-            found = [
-                self.keep(scores, denoiser=denoiser, images=p.small, **about)["score"] for p in self.parts
-            ]
-            self._scores[key] = torch.cat(found).to(self.data.labels.device)
+            asked, device = self.measures, self.data.labels.device
+            about: Any = {"sigma": asked.sigma, "draws": asked.score_draws, "seed": asked.seed}
+            about |= {"denoiser": denoiser, "conditional": conditional}
+            found = [self.keep(scores, images=p.small, places=p.places.tolist(), **about) for p in self.parts]
+            self._scores[key] = {n: torch.cat([f[n] for f in found]).to(device) for n in ("score", "error")}
         return self._scores[key]
 
     def _other_score(self, denoiser: Denoiser, place: int, label: int) -> Tensor:  # (c, *size)
         key = id(denoiser), place, label
         if key not in self._others:
             one = resized(self.data.take(slice(place, place + 1)).images, self.size).clamp(0, 1)
-            classes = torch.tensor([label], device=one.device)
-            self._others[key] = score_of(denoiser, one, self.measures.sigma, classes)[0]
+            classes, asked = torch.tensor([label], device=one.device), self.measures
+            self._others[key] = score_estimate(
+                denoiser, one, asked.sigma, classes, draws=asked.score_draws, seed=asked.seed, places=[place]
+            ).vectors[0]
         return self._others[key]
 
     @cached_property
@@ -279,7 +314,7 @@ class EvaluationSet:
         denoiser = self.denoiser
         assert denoiser is not None
         return {
-            (metric.name, conditional): metric.reference(self._whole_score(denoiser, conditional))
+            (metric.name, conditional): metric.reference(self._whole_score(denoiser, conditional)["score"])
             for metric in self.metrics
             for conditional in {kind != ALL for kind in self.kinds}
         }
@@ -316,6 +351,14 @@ class Part:
         return ImageSet(pixels, self.data.labels, self.data.classes, self.data.name)
 
     @property
+    def tangents(self) -> Columns:
+        """What `tangent_spaces` gives; nothing where bases were given, or no tangent spaces."""
+        tangent = self.whole.tangent
+        if tangent is None or isinstance(tangent, Tensor):
+            return {}
+        return self.whole.keep(tangent_spaces, estimator=tangent, images=self.small)
+
+    @property
     def basis(self) -> Basis | None:
         """Tangent bases (n, d, r) at the score's size, or None."""
         tangent = self.whole.tangent
@@ -323,22 +366,16 @@ class Part:
             return None
         if isinstance(tangent, Tensor):
             return tangent[self.places.to(tangent.device)].to(self.data.images)
-        return self.whole.keep(tangent_spaces, estimator=tangent, images=self.small)["basis"].to(
-            self.data.images
-        )
+        return self.tangents["basis"].to(self.data.images)
 
 
-def _image_set(images: Images, labels: Labels | None) -> ImageSet:
-    check_images(images)
-    if labels is None or len(labels) != len(images):
-        raise UsageError(
-            "a label for each image",
-            got=f"{len(images)} images and {'no' if labels is None else len(labels)} labels",
-            suggestion="labels=…, one class index per image",
-        )
-    check_labels(labels, int(labels.max()) + 1 if len(labels) else 1)
-    classes = tuple(str(place) for place in range(int(labels.max()) + 1)) if len(labels) else ("0",)
-    return ImageSet(images, labels, classes, "images")
+def _image_set(images: Any, labels: Any) -> ImageSet:
+    pixels = as_images(images)
+    if labels is None:
+        raise UsageError("a label for each image", got="none", suggestion="labels=…, one class per image")
+    known = as_labels(labels, len(pixels)).to(pixels.device)
+    classes = tuple(str(place) for place in range(int(known.max()) + 1)) if len(known) else ("0",)
+    return ImageSet(pixels, known, classes, "images")
 
 
 def short_name(spec: str) -> str:

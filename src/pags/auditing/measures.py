@@ -20,6 +20,8 @@ class Measures(Settings):
 
     sigma: PositiveFloat = 0.5
     """The score's noise level, in EDM's unit."""
+    score_draws: NonNegativeInt = 0
+    """Noise draws per image over which scores are averaged; 0: the score at the image itself."""
     norms: Annotated[tuple[PositiveFloat, ...] | None, Field(min_length=1)] = None
     """l2 norms of perturbations, for images in [0, 1]; None: the paper's four times √(d / 3072)."""
     norm: PositiveFloat | None = None
@@ -37,6 +39,8 @@ class Measures(Settings):
     radii: tuple[NonNegativeFloat, ...] | None = None
     """Of the l2-PGD attack; None: 0.25, 0.5 and 1 times √(d / 3072)."""
     attack_steps: PositiveInt = 10
+    attacked: bool = True
+    """Whether the tangent space and its complement are attacked too, at the main norm."""
     smooth_targets: tuple[str, ...] = ("logit", "sum-of-logits")
     """Targets of which SmoothGrad is taken too."""
     smooth_sigmas: tuple[PositiveFloat, ...] = (0.1,)

@@ -92,11 +92,15 @@ def model_record(
 
 
 def ratio_columns(settings: Record, columns: Columns) -> dict[str, tuple[str, str]]:
-    """The columns of which ratios are formed: off/on at each norm, and rho1 of Definition 1."""
+    """The columns of which ratios are formed: off/on at each norm and under attack, rho1 of Definition 1, and
+    rho2 weighted alike."""
     if "squared change" not in columns:
         return {}
     norms = {f"off/on {n:g}": (f"off {n:g}", f"on {n:g}") for n in settings["norms"]}
-    return norms | {"rho1": ("squared change off", "squared change")}
+    energies = {f"rho2 {t}": (f"energy off {t}", f"energy {t}") for t in settings["targets"]}
+    attacked = f"attacked off {settings['norm']:g}", f"attacked on {settings['norm']:g}"
+    known = {"rho1": ("squared change off", "squared change"), **energies, "attacked off/on": attacked}
+    return norms | {name: pair for name, pair in known.items() if set(pair) <= set(columns)}
 
 
 def ratio_of_means(

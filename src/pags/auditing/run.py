@@ -11,13 +11,14 @@ from pags.arrays import Images, Labels
 from pags.auditing.columns import measured, pictures
 from pags.auditing.evaluation import Columns, EvaluationSet
 from pags.auditing.result import Audit
+from pags.classifiers.check import check_classifier
 from pags.data.imageset import ImageSet
 from pags.measure.gradients import ALL
 from pags.records import Record
 
 
 def audit(
-    classifier: nn.Module,
+    classifier: Callable[..., Any],
     images: EvaluationSet | ImageSet | Images,
     labels: Labels | None = None,
     *,
@@ -32,7 +33,8 @@ def audit(
     images. To measure several classifiers, make one `EvaluationSet` and hand it to each call.
 
     Args:
-        classifier: images to logits, its normalisation inside; seen in evaluation mode, left as it was.
+        classifier: images to logits (or a tuple, dict or object that holds them), its normalisation inside;
+            seen in evaluation mode, left as it was.
         images: an `EvaluationSet`; or images (n, c, h, w) in [0, 1] with `labels`, or an `ImageSet`.
         labels: (n,) true classes, for plain images.
         control: the same network untrained, whose gradients are those of random features.
@@ -47,8 +49,9 @@ def audit(
         UsageError: what was given does not fit together, before any work where that can be seen.
     """
     evaluation = images if isinstance(images, EvaluationSet) else EvaluationSet.of(images, labels, **options)
-    columns = measured(classifier, evaluation, control=control, report=lambda share: progress(0.95 * share))
-    panels = _panels(classifier, evaluation, columns, gallery)
+    model = check_classifier(classifier, evaluation.data.images)
+    columns = measured(model, evaluation, control=control, report=lambda share: progress(0.95 * share))
+    panels = _panels(model, evaluation, columns, gallery)
     progress(1.0)
     return Audit(columns, panels, settings_of(evaluation, control is not None))
 

@@ -156,26 +156,27 @@ def untrained_control(cache: Cache, train: ImageSet, training: Training) -> Subj
 
 def loaded(
     spec: str, data: ImageSet, *, device: str, name: str | None = None, architecture: str | None = None,
-    classes: int | None = None,
+    classes: int | None = None, **options: Any,
 ) -> Subject:  # fmt: skip
-    """A classifier that a user names, tried on two of the images; it counts by what it does.
+    """A classifier that a user names, tried on some of the images; it counts by what it does.
 
     Raises:
         UsageError: the spec makes no sense, or the classifier has other classes than the data.
         PagsError: the file, the library or the code does not give such a classifier.
     """
     model = load_classifier(
-        spec, architecture=architecture, classes=classes or len(data.classes), channels=data.shape[0]
-    )
+        spec, architecture=architecture, classes=classes or len(data.classes), channels=data.shape[0],
+        size=(data.shape[1], data.shape[2]), **options,
+    )  # fmt: skip
     return Subject(name or spec, *named(model, data, device=device))
 
 
 def named(model: nn.Module, data: ImageSet, *, device: str) -> tuple[Lazy[nn.Module], Record]:
     """A classifier at hand with its identity, and what is to be said about it."""
-    check_classifier(model, data.take(slice(0, 2)).images.cpu(), len(data.classes))
     about = describe(model)
-    known = identity_of(model, data.shape, len(data.classes))
-    moved = model.to(device)
+    checked = check_classifier(model, data.take(slice(0, 64)).images.cpu(), len(data.classes))
+    known = identity_of(checked, data.shape, len(data.classes))
+    moved = checked.to(device)
     return Lazy(known, lambda: moved), about
 
 

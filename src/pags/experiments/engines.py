@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from queue import Empty
@@ -90,11 +91,12 @@ def run_tasks(
         _ray()  # what is missing is said before any work
     total, done = sum(task.cost for task in tasks) or 1.0, 0.0
     state = make() if alone else None
-    for task in alone:
-        assert state is not None
-        progress(task.name, done / total)
-        state.do(task.what, _part(progress, task, done, total))
-        done += task.cost
+    with one_thread() if engine == "local" else nullcontext():
+        for task in alone:
+            assert state is not None
+            progress(task.name, done / total)
+            state.do(task.what, _part(progress, task, done, total))
+            done += task.cost
     if not spread:
         return
     if engine == "local":
@@ -108,6 +110,18 @@ def run_tasks(
 def _part(progress: Progress, task: Task, done: float, total: float) -> Report:
     """Progress of one task as progress of the whole."""
     return lambda share: progress(task.name, (done + share * task.cost) / total)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside: small networks gain little from a second one, whose waiting costs the neighbours,
+    and the last digits of records are then the same whatever the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def costly_first(tasks: Sequence[Task]) -> list[Task]:
