@@ -5,6 +5,7 @@ from .auditing.measures import Measures as Measures
 from .auditing.result import Audit as Audit
 from .auditing.result import compare as compare
 from .auditing.run import audit as audit
+from .classifiers.build import new_classifier as new_classifier
 from .classifiers.check import check_classifier as check_classifier
 from .classifiers.load import load_classifier as load_classifier
 from .data.imageset import DataSet as DataSet

@@ -18,7 +18,9 @@ from pags.classifiers.libraries import (
 from pags.classifiers.plain import PlainNetwork, plain_widths
 from pags.classifiers.resnet import LAYOUTS, Normalise, build_resnet
 from pags.classifiers.wide import PREACTIVATION, WIDE, build_preactivation
+from pags.data.imageset import ImageSet
 from pags.errors import UsageError
+from pags.seeds import seeded_construction
 
 ARCHITECTURES = {
     "resnet18": "ResNet-18 for small images: a 3×3 stem, no first pooling (the paper's; He et al. 2016)",
@@ -99,6 +101,28 @@ def build_classifier(
     numbers = {"mean": [float(value) for value in mean], "std": [float(value) for value in std]}
     remember(model, recipe={**built, **numbers, "size": list(size) if size else None})
     return model
+
+
+def new_classifier(
+    data: ImageSet, architecture: str = "small-resnet", *, activation: str = "relu", seed: int = 0
+) -> nn.Module:
+    """A classifier with fresh weights for a set of images: their channels, size, classes and normalisation.
+
+    Args:
+        data: as a rule the training images.
+        architecture, activation: as in `build_classifier`.
+        seed: of the weights.
+
+    Raises:
+        UsageError, PagsError: as `build_classifier`.
+    """
+    mean, std = data.statistics()
+    channels, height, width = data.shape
+    with seeded_construction(seed, "classifier"):
+        return build_classifier(
+            architecture, channels, len(data.classes), activation=activation, mean=mean, std=std,
+            size=(height, width),
+        )  # fmt: skip
 
 
 def default_normalisation(architecture: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pags.auditing.evaluation import short_name
 from pags.classifiers.about import describe
-from pags.classifiers.build import build_classifier
+from pags.classifiers.build import new_classifier
 from pags.classifiers.check import check_classifier
 from pags.classifiers.identity import identity as identity_of
 from pags.classifiers.load import load_classifier
@@ -18,7 +18,7 @@ from pags.data.imageset import ImageSet
 from pags.errors import UsageError
 from pags.experiments.cache import Cache, Lazy, Made, Work, network
 from pags.records import Record
-from pags.seeds import derive, seeded_construction
+from pags.seeds import derive
 from pags.settings import Settings
 from pags.training.fit import Plan
 from pags.training.objectives import Objective, get_objective, make_objective
@@ -89,13 +89,7 @@ class Training(Settings):
 
 def blank_classifier(train: ImageSet, training: Training) -> nn.Module:
     """The classifier with its first weights."""
-    mean, std = train.statistics()
-    channels, height, width = train.shape
-    with seeded_construction(training.seed, "classifier"):
-        return build_classifier(
-            training.architecture, channels, len(train.classes), activation=training.activation,
-            mean=mean, std=std, size=(height, width),
-        )  # fmt: skip
+    return new_classifier(train, training.architecture, activation=training.activation, seed=training.seed)
 
 
 def file_label(train: ImageSet, training: Training) -> str:

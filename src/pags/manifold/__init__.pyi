@@ -2,12 +2,15 @@ from .angles import principal_angles as principal_angles
 from .autoencoder import Autoencoder as Autoencoder
 from .autoencoder import Reconstruction as Reconstruction
 from .denoised import DenoiserTangent as DenoiserTangent
+from .dimension import denoising_dimension as denoising_dimension
 from .dimension import neighbour_dimension as neighbour_dimension
 from .dimension import spectral_dimension as spectral_dimension
+from .dimension import two_nn_dimension as two_nn_dimension
 from .estimators import ExactTangent as ExactTangent
 from .estimators import LocalPCA as LocalPCA
 from .estimators import fit_tangent as fit_tangent
 from .estimators import get_tangent as get_tangent
 from .projection import project_by_gram as project_by_gram
+from .quality import reconstruction_distance as reconstruction_distance
 from .tangent import DecoderTangent as DecoderTangent
 from .tangent import decoder_tangent as decoder_tangent

@@ -1,6 +1,11 @@
 from .alignment import Reference as Reference
+from .alignment import alignment_share as alignment_share
+from .alignment import control_similarities as control_similarities
 from .distractor import energy_on_signal as energy_on_signal
 from .distractor import relative_noise_robustness as relative_noise_robustness
+from .frequency import edge_energy as edge_energy
+from .frequency import low_frequency_share as low_frequency_share
+from .frequency import radial_power as radial_power
 from .gradients import Attribution as Attribution
 from .gradients import get_target as get_target
 from .gradients import input_gradient as input_gradient
@@ -8,7 +13,9 @@ from .gradients import smooth_gradient as smooth_gradient
 from .lpips import LPIPS as LPIPS
 from .metrics import get_metric as get_metric
 from .metrics import make_metric as make_metric
+from .robustness import attacked_equal_norm as attacked_equal_norm
 from .robustness import definition_1 as definition_1
+from .robustness import definition_2 as definition_2
 from .robustness import equal_norm as equal_norm
 from .robustness import mean_changes as mean_changes
 from .robustness import off_manifold_share as off_manifold_share

@@ -1,6 +1,9 @@
 from .denoiser import Denoiser as Denoiser
+from .denoiser import bayes_direction as bayes_direction
 from .denoiser import score_of as score_of
 from .exact import IdealDenoiser as IdealDenoiser
 from .load import load_denoiser as load_denoiser
+from .references import bayes_estimate as bayes_estimate
+from .references import score_estimate as score_estimate
 from .unet import Denoising as Denoising
 from .unet import UNetDenoiser as UNetDenoiser

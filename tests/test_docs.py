@@ -1,0 +1,85 @@
+"""README and docs work when copied: every command parses, every snippet runs, every link leads somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from pags.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = ("pags doctor", "pags data list", "pags lpips", "pags --help", "pags convert --help")
+"""Commands that take no time and need nothing."""
+
+
+def blocks(page: Path, kind: str) -> Iterator[str]:
+    yield from re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The commands of a page, without comments, continued lines joined."""
+    for block in blocks(page, "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield shlex.join(words)
+
+
+def parsed(command: str) -> None:
+    """Have the command line take the words of a command apart, without doing anything."""
+    group, words = typer.main.get_command(app), shlex.split(command)[1:]
+    with group.make_context("pags", [w for w in words if w != "--debug"], resilient_parsing=False) as outer:
+        name, found, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])  # type: ignore[attr-defined]
+        assert found is not None, name
+        if hasattr(found, "commands") and rest:
+            name, rest = rest[0], rest[1:]
+            found = found.commands[name]
+        with found.make_context(name, list(rest), parent=outer):
+            pass
+
+
+OURS = [(page.name, command) for page in PAGES for command in commands(page) if command.startswith("pags ")]
+
+
+@pytest.mark.parametrize(("page", "command"), OURS)
+def test_every_command_of_the_docs_is_one(page: str, command: str) -> None:
+    if "…" in command or command.endswith("--help"):
+        pytest.skip("an outline")
+    parsed(command)
+
+
+def test_the_check_of_commands_finds_a_wrong_one() -> None:
+    with pytest.raises(Exception, match="no-such"):
+        parsed("pags demo --no-such 1")
+
+
+@pytest.mark.parametrize("command", sorted({c for _, c in OURS if c.startswith(RUN) and "…" not in c}))
+def test_commands_that_take_no_time_run(command: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "pags", *shlex.split(command)[1:]]
+    if any(Path(w).suffix == ".png" for w in words):
+        pytest.skip("needs pictures")
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("page", "code"), [(p.name, b) for p in PAGES for b in blocks(p, "python") if "# not run" not in b]
+)
+def test_snippets_run_as_they_stand(page: str, code: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
