@@ -209,7 +209,7 @@ class Experiment:
             settings_of(self.evaluation, control=True), runs, lost=self._accuracy_lost(objective, runs),
             resamples=self.settings.resamples,
         )  # fmt: skip
-        record["objective"], record["strength"] = objective, strength
+        record["objective"], record["strength"] = short_name(objective), strength
         if objective == UNTRAINED:
             record["regime"] = {
                 "name": "control",
