@@ -186,7 +186,7 @@ def reproduction_record(parts: Sequence[str], figures: Sequence[str]) -> Reprodu
     """What ran."""
     return {
         "command": "pags reproduce 1 3 --data patterns --scale smoke", "scale": "smoke",
-        "settings": {"sweep": {"data": "patterns", "seed": 5}}, "parts": list(parts),
+        "settings": {"data": "patterns", "seed": 5}, "parts": list(parts),
         "figures": list(figures),
         "data": data_record() if "sweep" in parts else None, "claims": claims(), "made": MADE,
     }  # fmt: skip
@@ -303,7 +303,7 @@ def parts(record: SweepRecord | None = None) -> Any:
     ]  # fmt: skip
     generation = generation_record()
     return SimpleNamespace(
-        settings=SimpleNamespace(sweep=SimpleNamespace(seed=0)), objective="pgd", sweep=record,
+        settings=SimpleNamespace(seed=0), objective="pgd", sweep=record,
         gallery=gallery_of(record), score_shares={"sigmas": [0.1, 1.0], "off": [about(0.8), about(0.5)]},
         transfer=transfer, transfer_gallery=small, distractor=distractor, distractor_gallery=drawn,
         generation=generation, generation_panels=generation_panels(generation),

@@ -1,24 +1,31 @@
 """Signal against distractor, the whole part: with networks of which it is known where they look."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from pags.experiments.claims import CONTRADICTED, SUPPORTED, UNDECIDED
-from pags.experiments.distractor_claims import distractor_claims
 from torch import Tensor, nn
 
 from conftest import Linear, seeded
+from pags.claims import CONTRADICTED, SUPPORTED, UNDECIDED
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet, ImageSet
 from pags.errors import PagsError
-from pags.experiments.distractor import GALLERY, RECORD, Distractor, DistractorConfig, Variant, run_distractor
-from pags.store import Record, Store
+from pags.experiments.cache import Lazy
+from pags.experiments.classifiers import Subject
+from pags.experiments.distractor import GALLERY, RECORD, Distractor, run_distractor
+from pags.experiments.parts import Parts
+from pags.experiments.settings import Common, DistractorSettings, ExperimentSettings, Variant
+from pags.figures.reproduce import JUDGES
+from pags.records import ClaimRecord, Record
+from pags.store import Store
 from pags.training.fit import Plan
 
-CONFIG = DistractorConfig(
+COMMON = Common(resamples=200)
+SETTINGS = DistractorSettings(
     data="digits",
     plan=Plan(epochs=1, learning_rate=0.1),
     radii=(0.3, 0.6),
@@ -27,17 +34,16 @@ CONFIG = DistractorConfig(
     images=60,
     levels=(0, 0.1, 1),
     directions=4,
-    resamples=200,
     variants=(Variant(distractor="AX"), Variant(distractor="AX", informative=1)),
 )
-ONE = CONFIG.model_copy(update={"variants": (Variant(),), "images": 200, "directions": 32})
+ONE = SETTINGS.with_(variants=(Variant(),), images=200, directions=16)
 CLAIMS = (
     "standard-ignores-distractor",
     "robust-ignores-distractor-more",
     "gradients-on-signal",
     "robust-gradients-more-on-signal",
 )
-Judge = Callable[[dict[str, tuple[float, float]]], tuple[Record, list[Record]]]
+Judge = Callable[[dict[str, tuple[float, float]]], tuple[Record, list[ClaimRecord]]]
 
 
 def upright(part: ImageSet) -> ImageSet:
@@ -61,23 +67,31 @@ def looks(above: float, below: float) -> nn.Module:
 def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Judge:
     """The record and the claims where the two networks look at signal and distractor as told."""
 
-    def run(networks: dict[str, tuple[float, float]]) -> tuple[Record, list[Record]]:
-        def classifier(self: Distractor, variant: Variant, kind: str, *others: object) -> nn.Module:
-            return looks(*networks[kind])
+    def run(networks: dict[str, tuple[float, float]]) -> tuple[Record, list[ClaimRecord]]:
+        def model(self: Distractor, variant: Variant, kind: str, data: DataSet) -> Subject:
+            lazy = Lazy[nn.Module](["looks", *networks[kind]], lambda: looks(*networks[kind]))
+            return Subject(kind, lazy, {})
 
         def data(self: Distractor, variant: Variant) -> DataSet:
             whole = distractor_set(self.base, distractor=variant.distractor, seed=0)
             return DataSet(upright(whole.train), upright(whole.test))
 
-        monkeypatch.setattr(Distractor, "classifier", classifier)
+        monkeypatch.setattr(Distractor, "model", model)
         monkeypatch.setattr(Distractor, "data", data)
         store = Store(tmp_path)
-        return run_distractor(ONE, store), distractor_claims(Distractor(ONE, store))
+        record = run_distractor(ONE, COMMON, store)
+        return record, claims_of(ONE, store)
 
     return run
 
 
-def verdicts(claims: list[Record]) -> dict[str, str]:
+def claims_of(settings: DistractorSettings, store: Store) -> list[ClaimRecord]:
+    """The claims as a reproduction judges them."""
+    experiment = ExperimentSettings(distractor=settings, **dict(COMMON))
+    return JUDGES["distractor"](Parts(experiment, store))
+
+
+def verdicts(claims: list[ClaimRecord]) -> dict[str, str]:
     return {claim["claim"]: claim["verdict"] for claim in claims}
 
 
@@ -93,14 +107,26 @@ def test_networks_that_see_the_signal_alone(judge: Judge) -> None:
         for ratio in record["variants"][0][kind]["ratios"]:
             assert ratio == {"estimate": None, "low": None, "high": None, "level": 0.95}  # to nothing
     found = verdicts(claims)
+    assert found["gradients-on-signal"] == SUPPORTED
+    assert found["robust-gradients-more-on-signal"] == UNDECIDED  # both are the same network
+    assert claims[0]["estimate"] is None  # the logarithm of a change that is none
+
+
+def test_networks_that_see_next_to_nothing_of_the_distractor(judge: Judge) -> None:
+    _, claims = judge({"standard": (1, 0.01), "robust": (1, 0.01)})
+    found = verdicts(claims)
     assert [found[name] for name in CLAIMS[::2]] == [SUPPORTED, SUPPORTED]
     assert [found[name] for name in CLAIMS[1::2]] == [UNDECIDED, UNDECIDED]  # both are the same network
+    assert claims[0]["estimate"] == pytest.approx(math.log(100), rel=0.1)
 
 
 def test_networks_that_see_the_distractor_alone(judge: Judge) -> None:
     record, claims = judge({"standard": (1, 1), "robust": (0, 1)})
     assert means(record, "robust")["energy on signal"]["estimate"] == 0
     assert [ratio["high"] for ratio in record["variants"][0]["robust"]["ratios"]] == [0, 0]
+    found = verdicts(claims)
+    assert [found[name] for name in CLAIMS[2:]] == [CONTRADICTED] * 2
+    _, claims = judge({"standard": (1, 1), "robust": (0.01, 1)})  # and next to nothing of the signal
     found = verdicts(claims)
     assert [found[name] for name in CLAIMS[1:]] == [CONTRADICTED] * 3
 
@@ -112,11 +138,11 @@ def test_networks_that_see_all_pixels_alike(judge: Judge) -> None:
         for ratio in record["variants"][0][kind]["ratios"]:
             assert ratio["estimate"] == pytest.approx(1, abs=0.1)
     assert set(verdicts(claims).values()) <= {UNDECIDED}
-    assert max(abs(claim["estimate"]) for claim in claims) < 0.05
+    assert max(abs(claim["estimate"] or 0.0) for claim in claims) < 0.05
 
 
 def test_a_robust_network_that_turns_from_the_distractor_to_the_signal(judge: Judge) -> None:
-    record, claims = judge({"standard": (1, 0.8), "robust": (1, 0.1)})
+    record, claims = judge({"standard": (1, 0.5), "robust": (1, 0.1)})
     assert set(verdicts(claims).values()) == {SUPPORTED}
     assert means(record, "robust")["energy on signal"]["estimate"] == pytest.approx(1 / 1.01, abs=1e-4)
     # Small noise moves the output in proportion to the weights that it meets.
@@ -137,7 +163,7 @@ def test_networks_that_see_nothing_have_records_and_no_verdict(judge: Judge) -> 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("distractor"))
-    run_distractor(CONFIG, store)
+    run_distractor(SETTINGS, COMMON, store)
     return store
 
 
@@ -152,9 +178,9 @@ def test_every_variant_has_both_networks_and_every_level_a_ratio(trained: Store)
 
 
 def test_the_ratio_is_that_of_the_means_of_the_columns(trained: Store) -> None:
-    record, state = trained.read_record(RECORD), Distractor(CONFIG, trained)
-    for variant, entry in zip(CONFIG.variants, record["variants"], strict=True):
-        columns = state.measures(variant, "robust")
+    record, state = trained.read_record(RECORD), Distractor(SETTINGS, COMMON, trained)
+    for variant, entry in zip(SETTINGS.variants, record["variants"], strict=True):
+        columns = state.columns(variant, "robust")
         for level in (1, 2):
             on, off = (columns[f"{part} {level}"].double().mean() for part in ("signal", "distractor"))
             found = entry["robust"]["ratios"][level - 1]
@@ -163,11 +189,14 @@ def test_the_ratio_is_that_of_the_means_of_the_columns(trained: Store) -> None:
 
 
 def test_claims_are_about_null_distractors_and_about_what_an_informative_one_changes(trained: Store) -> None:
-    claims = distractor_claims(Distractor(CONFIG, trained))
-    assert [(c["claim"], c["sweep"]) for c in claims] == [
-        *((name, "AX, informative 0") for name in CLAIMS),
-        ("informative-distractor-is-signal", "AX, informative 1"),
-    ]
+    """One table for each distractor that says nothing; what an informative one changes stands in its own."""
+    claims = claims_of(SETTINGS, trained)
+    names = [*CLAIMS, "informative-distractor-is-signal"]
+    assert [(c["claim"], c["subject"]) for c in claims] == [(name, "AX, informative 0") for name in names]
+    state = Distractor(SETTINGS, COMMON, trained)
+    robust = [state.columns(variant, "robust")["energy on signal"] for variant in SETTINGS.variants]
+    difference = float(robust[0].double().mean() - robust[1].double().mean())
+    assert claims[-1]["estimate"] == pytest.approx(difference, abs=1e-6)
 
 
 def test_again_trains_nothing_and_changes_nothing(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,11 +204,11 @@ def test_again_trains_nothing_and_changes_nothing(trained: Store, monkeypatch: p
         raise AssertionError("trained again")
 
     before = {path: path.read_bytes() for path in trained.root.rglob("*") if path.is_file()}
-    monkeypatch.setattr("pags.experiments.workshop.fit", fail)
-    run_distractor(CONFIG, trained)
+    monkeypatch.setattr("pags.experiments.cache.epochs", fail)
+    run_distractor(SETTINGS, COMMON, trained)
     for name in (RECORD, GALLERY):
         trained.path(name).unlink()
-        run_distractor(CONFIG, trained)
+        run_distractor(SETTINGS, COMMON, trained)
     assert {path: path.read_bytes() for path in trained.root.rglob("*") if path.is_file()} == before
 
 
@@ -194,6 +223,6 @@ def test_the_gallery_shows_noise_on_the_part_that_it_names(trained: Store) -> No
 
 
 def test_a_distractor_of_one_form_cannot_be_informative(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"variants": (Variant(distractor="A", informative=1),)})
+    settings = SETTINGS.with_(variants=(Variant(distractor="A", informative=1),))
     with pytest.raises(PagsError, match="a distractor of several forms"):
-        run_distractor(config, Store(tmp_path))
+        run_distractor(settings, COMMON, Store(tmp_path))

@@ -7,28 +7,30 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pags.experiments.config import Sweep, SweepConfig
-from pags.experiments.generate import (
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, mse_loss
+
+import tiny
+from conftest import Linear, Traces, central_differences, network_with_batch_norm, seeded, smooth_network
+from pags.cli import main
+from pags.data.imageset import ImageSet
+from pags.errors import PagsError, UsageError
+from pags.experiments.cache import Lazy
+from pags.experiments.classifiers import Subject, network_of
+from pags.experiments.experiment import Experiment
+from pags.experiments.generation import (
     PANELS,
     RECORD,
-    GenerateSettings,
-    Subject,
     along_sweep,
     digest,
     independent_judge,
     run_generate,
 )
-from pags.experiments.stages import Stages
-from pags.report.generate import draw_generate, panel
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, mse_loss
-
-from conftest import Linear, Traces, central_differences, network_with_batch_norm, seeded, smooth_network
-from pags.cli import main
-from pags.data.imageset import ImageSet
-from pags.errors import PagsError, UsageError
-from pags.experiments.problems import Task, set_problems
+from pags.experiments.generation import Followed as FollowedModel
+from pags.experiments.problems import GenerateSettings, Task, set_problems
+from pags.experiments.settings import Sweep
 from pags.experiments.smoothgrad import smoothgrad_along
+from pags.figures.phenomena import task_pictures
 from pags.generate import (
     Followed,
     denoise,
@@ -42,9 +44,10 @@ from pags.generate import (
     with_block_means,
 )
 from pags.measure.restoration import HIGHEST, named_as, perceptual_distance, psnr
+from pags.report.layout import draw
+from pags.report.pages import write_generate
 from pags.report.style import render
 from pags.store import Store
-from pags.training.fit import Plan
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -327,48 +330,48 @@ def test_named_as_counts_what_another_network_sees() -> None:
 
 # --- the whole chain -------------------------------------------------------------------------------------
 
-CONFIG = SweepConfig(
+EXPERIMENT = tiny.settings(
+    {"images": 60, "resamples": 100},
     sweeps=(Sweep(objective="pgd", strengths=(0, 0.5, 1), attack_steps=2),),
-    classifier=Plan(epochs=3, learning_rate=0.1),
-    autoencoder=Plan(epochs=1, optimizer="adam", learning_rate=2e-3, weight_decay=0),
-    denoiser=Plan(epochs=1, optimizer="adam", learning_rate=5e-3, weight_decay=0),
-    images=60,
-    resamples=100,
+    training={"plan": {"epochs": 3, "learning_rate": 0.1}},
+    manifold={"plan": tiny.ADAM},
+    score={"plan": tiny.ADAM},
 )
 TASKS: tuple[Task, ...] = ("synthesis-from-noise", "in-painting", "super-resolution")
-SETTINGS = GenerateSettings(tasks=TASKS, images=20, shown=2, steps=10, resamples=100)
+SETTINGS = GenerateSettings(tasks=TASKS, images=20, shown=2, steps=10)
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    return Stages(CONFIG, Store(tmp_path_factory.mktemp("generate")))
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return Experiment(EXPERIMENT, Store(tmp_path_factory.mktemp("generate")))
 
 
-def test_a_sweep_is_followed_measured_kept_and_drawn(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = stages.store
-    subjects, judge = along_sweep(stages, "pgd"), independent_judge(stages)
-    assert [s.name for s in subjects] == ["untrained", "unrobust", "pgd 0.5", "pgd 1"]
-    assert digest(judge) not in {digest(s.model) for s in subjects}
-    record = run_generate(subjects, judge, stages.data, store, SETTINGS)
+def test_a_sweep_is_followed_measured_kept_and_drawn(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, data = experiment.store, experiment.data
+    models, judge = along_sweep(experiment, "pgd"), independent_judge(experiment)
+    assert [m.name for m in models] == ["untrained", "standard", "pgd 0.5", "pgd 1"]
+    assert digest(judge) not in {digest(m.subject) for m in models}
+    record = run_generate(models, judge, data, store, SETTINGS, resamples=100)
     panels = store.read_tensors(PANELS)[0]
     assert record == store.read_record(RECORD)
     # Each number again from what is kept, for the last model.
-    problems, last = set_problems(stages.data, SETTINGS), record["models"][-1]
-    again = inpaint(
-        subjects[-1].model, problems.starts["in-painting"], problems.masks, problems.labels, steps=10
-    ).images
+    problems, last = set_problems(data, SETTINGS, 0), record["models"][-1]
+    network, start = network_of(models[-1].subject), problems.starts["in-painting"]
+    again = inpaint(network, start, problems.masks, problems.labels, steps=10).images
     torch.testing.assert_close(panels["pgd 1 in-painting"], again[:2])
-    value, start = psnr(again, problems.originals), psnr(problems.starts["in-painting"], problems.originals)
+    value, before = psnr(again, problems.originals), psnr(start, problems.originals)
     assert last["means"]["in-painting: psnr"]["estimate"] == pytest.approx(value.mean().item(), rel=1e-5)
     gain = last["gain"]["in-painting: psnr"]
-    assert gain["estimate"] == pytest.approx((value - start).mean().item(), abs=1e-4)
+    assert gain["estimate"] == pytest.approx((value - before).mean().item(), abs=1e-4)
     assert gain["low"] <= gain["estimate"] <= gain["high"]
     # Distances count as better where they are lower.
     distance = [part["in-painting: lpips"]["estimate"] for part in (record["starts"], last["means"])]
     assert last["gain"]["in-painting: lpips"]["estimate"] == pytest.approx(
         distance[0] - distance[1], abs=1e-6
     )
-    assert set(last["above"]) == {"untrained", "unrobust"}
+    assert set(last["above"]) == {"untrained", "standard"}
     assert record["models"][0]["above"] == {}
     # Trained networks can do what an untrained one cannot.
     assert last["above"]["untrained"]["synthesis-from-noise: named"]["low"] > 0
@@ -376,29 +379,31 @@ def test_a_sweep_is_followed_measured_kept_and_drawn(stages: Stages, monkeypatch
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("followed again")
 
-    monkeypatch.setattr("pags.experiments.generate.solve", fail)
-    assert run_generate(subjects, judge, stages.data, store, SETTINGS) == record
-    before = {path: path.read_bytes() for path in draw_generate(record, panels, store)}
-    assert {path.stem for path in before} == {f"generate-{name}" for name in ("numbers", *TASKS)}
-    assert render(panel(store.read_record(RECORD), panels, "in-painting"), "svg") in before.values()
+    monkeypatch.setattr("pags.experiments.generation.solve", fail)
+    assert run_generate(models, judge, data, store, SETTINGS, resamples=100) == record
+    drawn = {path.name: path.read_bytes() for path in write_generate(store, record, panels)}
+    assert {f"generate-{task}.svg" for task in TASKS} | {"report.html"} <= set(drawn)
+    pictures = task_pictures(store.read_record(RECORD), panels, "in-painting")
+    assert render(draw(pictures), "svg") == drawn["generate-in-painting.svg"]
 
 
-def test_smoothgrad_is_compared_along_the_sweep(stages: Stages) -> None:
-    record = smoothgrad_along(stages, CONFIG.sweeps[0], levels=(1e-4, 0.3), samples=2)
+def test_smoothgrad_is_compared_along_the_sweep(experiment: Experiment) -> None:
+    record = smoothgrad_along(experiment, EXPERIMENT.sweeps[0], levels=(1e-4, 0.3), samples=2)
     assert [entry["strength"] for entry in record["strengths"]] == [0, 0.5, 1]
     first, last = record["strengths"][0], record["strengths"][-1]
     for entry in record["strengths"]:
         # With next to no noise SmoothGrad is the plain gradient.
         assert abs(entry["gain"]["cosine 0.0001"]["estimate"]) < 0.02
-        difference = entry["means"]["similarity 0.3"]["estimate"] - entry["means"]["similarity 0"]["estimate"]
-        assert entry["gain"]["similarity 0.3"]["estimate"] == pytest.approx(difference, abs=1e-6)
-    gains = [entry["gain"]["similarity 0.3"]["estimate"] for entry in (first, last)]
-    assert last["more at 0"]["similarity 0.3"]["estimate"] == pytest.approx(gains[0] - gains[1], abs=1e-6)
-    assert first["more at 0"]["similarity 0.3"]["low"] == 0
+        means = entry["means"]
+        difference = means["smooth 0.3 lpips logit"]["estimate"] - means["lpips logit"]["estimate"]
+        assert entry["gain"]["lpips 0.3"]["estimate"] == pytest.approx(difference, abs=1e-6)
+    gains = [entry["gain"]["lpips 0.3"]["estimate"] for entry in (first, last)]
+    assert last["more at 0"]["lpips 0.3"]["estimate"] == pytest.approx(gains[0] - gains[1], abs=1e-6)
+    assert first["more at 0"]["lpips 0.3"]["low"] == 0
 
 
-def test_problems_are_those_that_the_settings_say(stages: Stages) -> None:
-    problems = set_problems(stages.data, GenerateSettings(images=20))
+def test_problems_are_those_that_the_settings_say(experiment: Experiment) -> None:
+    problems = set_problems(experiment.data, GenerateSettings(images=20), 0)
     assert torch.equal((~problems.masks).sum((1, 2)), torch.full((20,), 16))  # a hole of 4 × 4 in 8 × 8
     assert not torch.equal(problems.masks[0], problems.masks[1])
     assert torch.equal(problems.targets, torch.arange(20) % 10)
@@ -406,14 +411,13 @@ def test_problems_are_those_that_the_settings_say(stages: Stages) -> None:
     inner = noise[(problems.starts["denoising"] > 0) & (problems.starts["denoising"] < 1)]
     assert 0.1 < inner.std().item() < 0.35
     with pytest.raises(UsageError, match="factor that divides"):
-        set_problems(stages.data, SETTINGS.model_copy(update={"factor": 3}))
+        set_problems(experiment.data, SETTINGS.with_(factor=3), 0)
+    same = Subject("a", Lazy[nn.Module]("identity", nn.Identity), {})
     with pytest.raises(UsageError, match="different names"):
-        run_generate([Subject("a", nn.Identity())] * 2, nn.Identity(), stages.data, stages.store, SETTINGS)
+        run_generate([FollowedModel(same)] * 2, same, experiment.data, experiment.store, SETTINGS)
 
 
-def test_the_command_names_its_files(
-    stages: Stages, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_names_its_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = [
         "generate",
         "torchvision:resnet18?untrained",
@@ -424,7 +428,9 @@ def test_the_command_names_its_files(
         "--steps",
         "2",
     ]
-    (tmp_path / "quick.toml").write_text("classifier = {epochs = 1, learning_rate = 0.1}\nresamples = 100")
+    (tmp_path / "quick.toml").write_text(
+        "training = {plan = {epochs = 1, learning_rate = 0.1}}\nresamples = 100"
+    )
     with pytest.raises(SystemExit) as ended:
         main([*words, "--config", str(tmp_path / "quick.toml"), "--out", str(tmp_path / "out")])
     said = capsys.readouterr()
@@ -445,7 +451,7 @@ def test_the_command_names_its_files(
 def test_bad_requests_end_in_one_line(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "quick.toml").write_text("classifier = {epochs = 1, learning_rate = 0.1}")
+    (tmp_path / "quick.toml").write_text("training = {plan = {epochs = 1, learning_rate = 0.1}}")
     with pytest.raises(SystemExit) as ended:
         main(["generate", "no.pt", *words, "--config", str(tmp_path / "quick.toml"), "--out", str(tmp_path)])
     assert ended.value.code == 2

@@ -191,7 +191,7 @@ class EvaluationSet:
         return [Part(self, places) for places in torch.arange(len(self)).split(self._piece())]
 
     def part_of(self, places: Tensor) -> "list[Part]":
-        """Some of the images as parts, with nothing of theirs prepared yet."""
+        """Some of the images as parts, whose tangent spaces and scores are those of the whole set."""
         return [Part(self, some) for some in places.split(self._piece()) if len(some)]
 
     def prepare(self) -> None:
@@ -242,6 +242,15 @@ class EvaluationSet:
             for row in (classes != labels).nonzero()[:, 0].tolist():
                 found[row] = self._other_score(denoiser, int(places[row]), int(classes[row]))
         return found
+
+    def basis_at(self, places: Tensor) -> Basis:
+        """The tangent bases at some images' places, from the parts that hold them."""
+        piece, rows = self._piece(), dict[int, Tensor]()
+        for number in {place // piece for place in places.tolist()}:
+            basis = self.parts[number].basis
+            assert basis is not None
+            rows |= {place: basis[place % piece] for place in places.tolist() if place // piece == number}
+        return torch.stack([rows[place] for place in places.tolist()])
 
     def reference(self, metric: Metric, kind: str, places: Tensor, classes: Labels) -> Comparison:
         """The scores of some images, of the classes given, ready to be compared with gradients."""
@@ -366,6 +375,8 @@ class Part:
             return None
         if isinstance(tangent, Tensor):
             return tangent[self.places.to(tangent.device)].to(self.data.images)
+        if not any(part is self for part in self.whole.parts):
+            return self.whole.basis_at(self.places)
         return self.tangents["basis"].to(self.data.images)
 
 

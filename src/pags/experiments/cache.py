@@ -240,8 +240,9 @@ class Made(Generic[T]):
         assert self.stage.blank is not None
         return self._of(self.stage.blank)
 
+    @torch.enable_grad()
     def make(self, **hooks: Any) -> None:
-        """Make it and keep it; of several processes, the first keeps it.
+        """Make it and keep it, wherever it is first asked for; of several processes, the first keeps it.
 
         Args:
             hooks: for the training of a network, fields of `Work`.

@@ -16,7 +16,7 @@ from pags.classifiers.identity import identity as identity_of
 from pags.classifiers.load import load_classifier
 from pags.data.imageset import ImageSet
 from pags.errors import UsageError
-from pags.experiments.cache import Cache, Lazy, Made, Work, network
+from pags.experiments.cache import Cache, Lazy, Made, Report, Work, network
 from pags.records import Record
 from pags.seeds import derive
 from pags.settings import Settings
@@ -55,9 +55,11 @@ class Training(Settings):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the weights depend on: at strength 0 no objective's options, which nothing reads."""
+        """What the weights depend on: the plan as it is followed, and at strength 0 no objective's options,
+        which nothing reads."""
         if self.strength > 0:
-            return self.model_dump(mode="json") | {"source": get_objective(self.objective).source}
+            said = self.with_(plan=self.rated_plan()).model_dump(mode="json", exclude={"scale_rate"})
+            return said | {"source": get_objective(self.objective).source}
         objective = {"objective", "strength", "preset", "attack_steps", "relative_step", "radii"}
         unread = objective | {"smoothness_sigma", "scale_rate", "attack_statistics"}
         return {"objective": "cross-entropy", **self.model_dump(mode="json", exclude=unread)}
@@ -125,10 +127,10 @@ class Subject:
     control: Lazy[nn.Module] | None = None
 
 
-def network_of(subject: Subject) -> nn.Module:
-    """The classifier itself."""
+def network_of(subject: Subject, report: Report = lambda share: None) -> nn.Module:
+    """The classifier itself, trained if it has to be."""
     made = subject.network
-    return made.value() if isinstance(made, Made) else made.thing
+    return made.value(report) if isinstance(made, Made) else made.thing
 
 
 def trained(cache: Cache, train: ImageSet, training: Training) -> Subject:

@@ -122,7 +122,7 @@ class Distractor:
         """Everything that is measured of one network, per image."""
         data, asked = self.data(variant), self.settings
         subject = self.model(variant, kind, data)
-        subject.network.value(report)
+        network_of(subject, report)
         test = data.test.sample(min(asked.images, len(data.test)), self.common.seed)
         attack = PGD(min(asked.radii), steps=asked.attack_steps, relative_step=asked.relative_step)
         made = Cache(self.store, self.common.device).made(

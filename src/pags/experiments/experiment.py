@@ -171,17 +171,12 @@ class Experiment:
         if kind == "estimator":
             self.estimators.trainings[rest[0]][1].value(report)
         elif kind == "prepare":
-            for part in self.evaluation.parts:
-                assert part.basis is not None
-            for known in self.evaluation.kinds:
-                self.evaluation.score_at(
-                    torch.arange(1), None if known == "all classes" else self.data.test.labels[:1]
-                )
+            self.evaluation.prepare()
         elif rest[0] == UNTRAINED:
             self.columns(self.untrained(rest[2]))
         else:
             subject = self.model(*rest)
-            subject.network.value(report)  # with progress
+            network_of(subject, report)
             self.columns(subject)
 
     # Records ------------------------------------------------------------------------------------------------
@@ -214,7 +209,7 @@ class Experiment:
             settings_of(self.evaluation, control=True), runs, lost=self._accuracy_lost(objective, runs),
             resamples=self.settings.resamples,
         )  # fmt: skip
-        record["objective"], record["strength"] = objective, strength
+        record["objective"], record["strength"] = short_name(objective), strength
         if objective == UNTRAINED:
             record["regime"] = {
                 "name": "control",

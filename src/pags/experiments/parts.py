@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pags.auditing.evaluation import short_name
 from pags.errors import UsageError
 from pags.experiments import distractor, experiment, generation, smoothgrad, transfer
 from pags.experiments.cache import Columns
@@ -145,7 +146,7 @@ class Parts:
 
 def most_aligned(record: SweepRecord, objective: str) -> float:
     """The strength of the accurate robust model of a sweep whose gradients are most similar to the score."""
-    found = [m for m in record["models"] if m.get("objective") == objective]
+    found = [m for m in record["models"] if m.get("objective") == short_name(objective)]
     accurate = [m for m in found if m["regime"]["name"] != EXCESSIVE] or found
     first = "{} {}".format(record["settings"]["measures"]["metrics"][0], "logit")
     return max(accurate, key=lambda model: _estimate(model, first))["strength"]

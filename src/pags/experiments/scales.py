@@ -36,16 +36,13 @@ PARTS: dict[str, Callable[[ExperimentSettings, str], Any]] = {}
 """How the settings of a part follow from those of the sweeps."""
 
 
-def settings_for(
-    data: str, scale: str, *, parts: Sequence[str] = (), objectives: Sequence[str] = (), **changes: Any
-) -> ExperimentSettings:
+def settings_for(data: str, scale: str, *, parts: Sequence[str] = (), **changes: Any) -> ExperimentSettings:
     """The settings of a scale for a data set.
 
     Args:
         data: a data set, see `pags.data.sources`.
         scale: one of `SCALES`.
         parts: which of "transfer", "distractor" and "generation" are wanted beside the sweeps.
-        objectives: further objectives (`file.py:name`), swept at their own strengths beside the paper's.
         changes: values that are to differ, by name; names of parts are joined by "__", as in
             `score__file="edm.pkl"`.
 
@@ -60,9 +57,7 @@ def settings_for(
         "small": _small,
         "paper": _paper,
     }
-    settings = make[scale](data).with_(scale=scale)
-    further = tuple(own_sweep(objective, settings.sweeps) for objective in objectives)
-    settings = changed(settings.with_(sweeps=(*settings.sweeps, *further)), changes)
+    settings = changed(make[scale](data).with_(scale=scale), changes)
     made = {part: PARTS[part](settings, scale) for part in parts if part in PARTS}
     return settings.with_(**made)
 

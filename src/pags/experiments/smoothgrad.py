@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from pags.auditing import EvaluationSet
+from pags.auditing.evaluation import short_name
 from pags.experiments.cache import Columns
 from pags.experiments.engines import Progress
 from pags.experiments.experiment import Experiment
@@ -63,7 +64,7 @@ def smoothgrad_along(
     gains = [gains_of(columns, levels) for columns in found]
     more = [{name: gains[0][name] - gain[name] for name in gain} for gain in gains]
     record = {
-        "objective": sweep.objective,
+        "objective": short_name(sweep.objective),
         "levels": list(levels),
         "samples": samples,
         "strengths": [
@@ -74,7 +75,7 @@ def smoothgrad_along(
             for strength, a, b, c in zip(sweep.strengths, found, gains, more, strict=True)
         ],
     }  # fmt: skip
-    experiment.store.write_record(RECORD.format(objective=sweep.objective), record)
+    experiment.store.write_record(RECORD.format(objective=record["objective"]), record)
     return record
 
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from pags import claims
+from pags.auditing.evaluation import short_name
 from pags.errors import UsageError
 from pags.experiments.cache import Columns
 from pags.experiments.classifiers import UNTRAINED
@@ -16,7 +17,7 @@ from pags.experiments.engines import Progress
 from pags.experiments.experiment import Experiment
 from pags.experiments.made import made_now
 from pags.experiments.parts import PARTS, Parts
-from pags.experiments.scales import settings_for
+from pags.experiments.scales import own_sweep, settings_for
 from pags.experiments.settings import ExperimentSettings, Pretrained, TransferSettings, read_toml
 from pags.experiments.smoothgrad import LEVELS, smooth_evaluation
 from pags.figures.catalogue import chosen, make
@@ -89,11 +90,11 @@ class ReproduceSettings(Settings):
             "measures__targets": (*base.targets, *self.targets) if self.targets else None,
             "measures__metrics": (*base.metrics, *self.metrics) if self.metrics else None,
         }  # fmt: skip
-        settings = settings_for(
-            self.data, self.scale, parts=parts, objectives=self.objectives, **said, **PRESETS[self.preset]
-        )
+        settings = settings_for(self.data, self.scale, parts=parts, **said, **PRESETS[self.preset])
         tables = {**(read_toml(self.config) if self.config else {}), **self.experiment}
         settings = merged(settings, tables, where=str(self.config or "settings"))
+        further = tuple(own_sweep(objective, settings.sweeps) for objective in self.objectives)
+        settings = settings.with_(sweeps=(*settings.sweeps, *further))
         if self.pretrained:
             networks = tuple(_network(text) for text in self.pretrained)
             transfer = {
@@ -218,7 +219,7 @@ def _of_sweeps(parts: Parts) -> list[ClaimRecord]:
     assert made.settings.measures.norm is not None
     for sweep in made.settings.sweeps:
         found += claims.judge_sweep(
-            by_seed(made, sweep.objective, sweep.strengths), objective=sweep.objective,
+            by_seed(made, sweep.objective, sweep.strengths), objective=short_name(sweep.objective),
             norm=made.settings.measures.norm, control=made.runs(UNTRAINED, 0.0), seed=made.settings.seed,
             kind=made.evaluation.kind("predicted class") or "predicted class",
         )  # fmt: skip
@@ -272,7 +273,7 @@ def _of_smoothgrad(parts: Parts) -> list[ClaimRecord]:
     ]
     kind = evaluation.kind("predicted class") or "predicted class"
     return claims.judge_smoothgrad(
-        [columns], objective=sweep.objective, level=LEVELS[1], kind=kind, seed=parts.settings.seed
+        [columns], objective=short_name(sweep.objective), level=LEVELS[1], kind=kind, seed=parts.settings.seed
     )
 
 

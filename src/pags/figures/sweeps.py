@@ -162,7 +162,8 @@ def gradient_lines(
 ) -> list[Line]:
     """Image, score, and the gradients of a sweep's models from standard to excessively robust."""
     line = sweep_of(record, objective)
-    lines = [Line("image", gallery["images"]), Line("score", gallery[f"score {target}"], signed=True)]
+    lines, score = [Line("image", gallery["images"])], gallery.get(f"score {target}")
+    lines += [] if score is None else [Line("score", score, signed=True)]
     for strength in evenly(line["strengths"]):
         found = model(record, model_name(line["objective"], strength))
         label = f"{line['symbol']} = {strength:g}\n{regime_name(found['regime'])}"
@@ -175,8 +176,9 @@ def gradient_line(
 ) -> Line:
     """One model's gradients, each with its similarity to the score of the same image."""
     key = f"{found['name']} {target}"
+    numbers = gallery.get(f"{metric} {key}")
     return Line(
-        label, gallery[f"gradient {key}"], signed=True, numbers=gallery[f"{metric} {key}"].tolist()
+        label, gallery[f"gradient {key}"], signed=True, numbers=None if numbers is None else numbers.tolist()
     )  # fmt: skip
 
 
