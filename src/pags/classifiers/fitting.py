@@ -93,11 +93,11 @@ def _advice(
     strays = sorted({name.partition(".")[0] for name in state if name not in expected})
     if not missing and not other:
         return f"?ignore={','.join(strays)} behind the file's name"
-    if missing and missing <= head and not other:
+    if missing == head and not other:
         return "a file with the last layer too, for this one is of the features alone"
     stem = state[other[0]].shape if other else ()
     if len(other) == 1 and not missing and len(stem) == 4 and stem[1] != channels:
-        return f"images of {stem[1]} channels (channels={stem[1]}), for which these weights are"
+        return f"channels={stem[1]}, for which these weights are"
     found = suggested(state, channels)
     if found and repr(architecture) not in found:
         return found

@@ -84,6 +84,9 @@ def load_classifier(
         _refuse(architecture, "no architecture beside a function, which builds its own")
         model = _from_python(asked.rest, classes, channels, given, size, outputs)
     elif asked.kind == "file" and (made := program(Path(asked.rest))):
+        _refuse(
+            asked.options.get("arch", architecture), f"no architecture beside {made[1]}, which is its own"
+        )
         about = f"{asked.rest} ({made[1]}; only its graph runs)"
         model = _from_code(made[0], made[1], about, classes, channels, given, size, outputs)
     else:

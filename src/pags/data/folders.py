@@ -35,11 +35,21 @@ B = TypeVar("B")
 
 
 class BadImage(Exception):
-    """A file that cannot be decoded as an image."""
+    """A file that cannot be decoded as an image, and what to do about it."""
+
+    suggestion = "removing the file or replacing it"
 
 
 class Transparent(BadImage):
     """An image with transparent pixels, and no background."""
+
+    suggestion = "folder:PATH?background=white, or ?background=black"
+
+
+class Deep(BadImage):
+    """An image of whose pixels black and white are not known."""
+
+    suggestion = "saving the images with 8 or 16 bits, or numpy.savez(path, images=…, labels=…) and npz:PATH"
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ def decode(content: bytes, name: object, background: str | None = None) -> Image
             scaled = np.rint(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)
             return Image.fromarray(scaled)
         if image.mode in ("I", "F"):
-            raise BadImage(f"{name} (pixels of 32 bits, whose black and white are not known)")
+            raise Deep(f"{name} (pixels of 32 bits, whose black and white are not known)")
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
     except UnidentifiedImageError as error:  # whose own message names an address in memory
         raise BadImage(f"{name} (no known format of images)") from error
@@ -346,12 +356,11 @@ def _decoded(
         raise UsageError(
             "images without transparent pixels, or a background",
             got=error,
-            suggestion="folder:PATH?background=white, or ?background=black",
+            suggestion=error.suggestion,
         ) from error
     except (BadImage, OSError) as error:
-        raise PagsError(
-            "images that can be decoded", got=error, suggestion="removing the file or replacing it"
-        ) from error
+        suggestion = getattr(error, "suggestion", BadImage.suggestion)
+        raise PagsError("images that can be decoded", got=error, suggestion=suggestion) from error
 
 
 def in_threads(work: Callable[[A], B], items: Iterable[A], ahead: int = 256) -> Iterator[B]:
