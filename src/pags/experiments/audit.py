@@ -45,7 +45,7 @@ class AuditSettings(Common):
     classes: PositiveInt | None = None
     denoiser: str | None = None
     second_denoiser: str | None = None
-    """For the ceiling; otherwise the ideal denoiser of the images that estimates are made from."""
+    """For the ceiling; otherwise the same denoiser at a nearby noise level."""
     autoencoder: Path | None = None
     tangent: str = "autoencoder"
     """Estimator of tangent spaces: autoencoder, local-pca or file.py:name."""

@@ -20,7 +20,6 @@ from pags.manifold.tangent import DecoderTangent, TangentEstimator
 from pags.plugins import is_plugin, load_plugin
 from pags.records import Record
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
-from pags.score.exact import IdealDenoiser
 from pags.score.load import load_denoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import seeded_construction
@@ -30,8 +29,8 @@ FEW = 1000
 """Images below which an estimate is said to be a poor one, and knows no classes."""
 MOST = 5000
 """Images that small estimators are trained on at most."""
-IDEAL_NUMBERS = 2**28
-"""Pixel values above which the ideal denoiser of a set is not made: it holds them all in float64."""
+NEARBY = 1.1
+"""Factor of the noise level at which a denoiser is a second estimate of its own score."""
 PIXELS_SEEN = {"autoencoder": 60e6, "denoiser": 20e6}
 """Places times images times epochs that a small training may see; its epochs follow from it, at most 60."""
 VARIANCE = 0.9
@@ -84,6 +83,17 @@ class PairOfDenoisers:
         if labels is None:
             return self.unconditional_one(images, sigma)
         return self.conditional_one(images, sigma, labels)
+
+
+@dataclass(frozen=True)
+class NearbyDenoiser:
+    """A denoiser at another noise level than it is asked for: how similar a score is to itself, nearly."""
+
+    denoiser: Denoiser
+    factor: float
+
+    def __call__(self, images: Images, sigma: float, labels: Labels | None = None) -> Images:
+        return self.denoiser(images, self.factor * sigma, labels)
 
 
 @dataclass(eq=False)
@@ -147,16 +157,14 @@ class Estimators:
         return Lazy(digests, lambda: found)
 
     @cached_property
-    def second(self) -> Lazy[Any] | None:
-        """Another estimate of the same score, or None where there is none that can be afforded."""
+    def second(self) -> Lazy[Any]:
+        """Another estimate of the same score: a second denoiser, or the same one at a nearby noise level."""
         if self.score.second_file is not None:
             found = self._loaded(self.score.second_file)
             return Lazy(self._content(self.score.second_file), lambda: found)
-        if self.train.pixels.numel() > IDEAL_NUMBERS:
-            return None
-        known = self._all_classes()
-        facts = {"classes": len(self.train.classes) if known else 0, "unconditional": True}
-        return Lazy(["ideal denoiser", self.train], lambda: self._ideal(known), facts)
+        first = self.denoiser
+        facts = {"classes": int(getattr(first, "classes", 0)), "unconditional": knows_all(first)}
+        return Lazy(["nearby", NEARBY, first], lambda: NearbyDenoiser(first, NEARBY), facts)
 
     def about(self) -> Record:
         """Where the manifold, the score and its second estimate come from, and what is to be kept in mind."""
@@ -164,8 +172,7 @@ class Estimators:
         poor, trained = len(self.train) < FEW, {name for name, _ in self.trainings}
         notes = [f"the tangent spaces: {few}"] if poor and "training the autoencoder" in trained else []
         notes += [f"the score: {few}"] if poor and "training the denoiser" in trained else []
-        notes += [f"the ceiling: {few}"] if poor and self.score.second_file is None else []
-        beside = self.score.second_file or ("the ideal denoiser of the same images" if self.second else None)
+        beside = self.score.second_file or f"the same denoiser at {NEARBY:g} times the noise"
         return {
             "manifold": {"from": str(self.manifold.file or self.manifold.estimator), "latent": self.latent},
             "score": {"from": self._score_from(), "classes": knows_classes(self.denoiser)},
@@ -231,10 +238,6 @@ class Estimators:
             made = {"denoiser": self.denoiser.thing}
         train = self.train.to(self.cache.device)
         return fit_tangent(self.manifold.estimator, train, k=self.latent, seed=self.seed, **made)
-
-    def _ideal(self, labelled: bool) -> IdealDenoiser:
-        device = self.cache.device
-        return IdealDenoiser(self.train.images.to(device), self.train.labels.to(device) if labelled else None)
 
     def _read(self, path: Path) -> Autoencoder:
         network = load_autoencoder(path).to(self.cache.device).eval()

@@ -62,7 +62,7 @@ class Score(Settings):
     conditional_file: str | None = None
     """A denoiser for the score of a class."""
     second_file: str | None = None
-    """Another estimate of the score, for the ceiling; None: the ideal denoiser of the training images."""
+    """Another estimate of the score, for the ceiling; None: the same denoiser at a nearby noise level."""
     widths: tuple[PositiveInt, ...] = (32, 64)
     conditional: bool = True
     """Whether a denoiser that is trained here learns classes."""
