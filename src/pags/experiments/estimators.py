@@ -202,25 +202,17 @@ class Estimators:
     @cached_property
     def _autoencoder(self) -> Made[Autoencoder]:
         asked = self.manifold
+        widths = asked.widths[: halvings(self.train.shape, len(asked.widths))]  # of sides such as 28
         return self.cache.made(
-            autoencoder,
-            train=self.train,
-            latent=self.latent,
-            widths=asked.widths,
-            plan=asked.plan,
-            seed=self.seed,
+            autoencoder, train=self.train, latent=self.latent, widths=widths, plan=asked.plan, seed=self.seed
         )
 
     @cached_property
     def _denoiser(self) -> Made[UNetDenoiser]:
-        asked = self.score
+        asked, classes = self.score, self._classes
+        widths = asked.widths[: 1 + halvings(self.train.shape, len(asked.widths) - 1)]
         return self.cache.made(
-            denoiser,
-            train=self.train,
-            classes=self._classes,
-            widths=asked.widths,
-            plan=asked.plan,
-            seed=self.seed,
+            denoiser, train=self.train, classes=classes, widths=widths, plan=asked.plan, seed=self.seed
         )
 
     @property

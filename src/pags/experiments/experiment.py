@@ -123,7 +123,8 @@ class Experiment:
         """How the model of an objective and strength is trained."""
         base = self.settings.training.with_(seed=self.settings.seed, objective=objective, strength=strength)
         steps = {s.objective: s.attack_steps for s in self.settings.sweeps}
-        return base.with_(attack_steps=steps.get(objective, base.attack_steps)).repeated(repeat)
+        made = base.with_(attack_steps=steps.get(objective, base.attack_steps)).on(self.settings.device)
+        return made.repeated(repeat)
 
     def model(self, objective: str, strength: float, repeat: int = 0) -> Subject:
         """The classifier trained with an objective at a strength."""

@@ -1,6 +1,7 @@
-"""Scales: the same figures in minutes on two cores, in a day on one accelerator, or as the paper has them.
+"""Scales: the same figures in minutes or in a night on two cores, in a day on one accelerator, or as the paper
+has them.
 
-`smoke` is small networks, few epochs and few images; `small` the paper's network with fewer strengths, seeds
+`smoke` is small networks, few epochs and few images; `laptop` all images and a plain network; `small` the paper's network with fewer strengths, seeds
 and epochs; `paper` its 30 strengths, 10 seeds, epochs, learning rates and images, from the recipes in
 `pags.training.recipes`.
 """
@@ -25,8 +26,8 @@ from pags.training.fit import Plan
 from pags.training.objectives import OBJECTIVES, get_objective
 from pags.training.recipes import Recipe, read_recipe, recipe_names
 
-Scale = Literal["demo", "smoke", "small", "paper"]
-SCALES: tuple[Scale, ...] = ("demo", "smoke", "small", "paper")
+Scale = Literal["demo", "smoke", "laptop", "small", "paper"]
+SCALES: tuple[Scale, ...] = ("demo", "smoke", "laptop", "small", "paper")
 
 GENTLE_RADII = (0.5, 1.0, 2.0)
 """For MNIST with a distractor below the paper's scale. With its 1, 4 and 8 as radii of each image, the
@@ -54,6 +55,7 @@ def settings_for(data: str, scale: str, *, parts: Sequence[str] = (), **changes:
     make = {
         "demo": lambda data: ExperimentSettings(data=data),
         "smoke": _smoke,
+        "laptop": _laptop,
         "small": _small,
         "paper": _paper,
     }
@@ -111,6 +113,31 @@ def _ladders(radii: Sequence[float], *, steps: int) -> tuple[Sweep, ...]:
         Sweep(objective="pgd", strengths=(0, *radii), attack_steps=steps),
         Sweep(objective="smoothness", strengths=(0, 0.3, 1, 3, 10, 100)),
     )
+
+
+def _laptop(data: str) -> ExperimentSettings:
+    """All training images and a plain network that two cores train in minutes: a night for four objectives."""
+    if data == "digits":
+        return _smoke(data).with_(repeats=3)
+    recipe = read_recipe("cifar10-laptop")
+    sweeps = tuple(
+        Sweep(objective=name, strengths=(0, *recipe.strengths[name]), attack_steps=recipe.attack_steps)
+        for name in OBJECTIVES
+    )
+    flip = recipe.plan.flip if not data.startswith(("mnist", "svhn")) else False
+    training = Training(
+        architecture=recipe.architecture, activation=recipe.activation, relative_step=recipe.relative_step,
+        attack_statistics=recipe.attack_statistics, plan=recipe.plan.model_copy(update={"flip": flip}),
+        precision="auto",
+    )  # fmt: skip
+    return _smoke(data).with_(
+        training=training, sweeps=sweeps, train_images=None, images=1000,
+        manifold=Manifold(
+            latent=128, widths=(64, 128, 256), plan=Plan(epochs=20, batch_size=128, learning_rate=1e-3, **ADAM)
+        ),
+        score=Score(widths=(64, 128, 256), plan=Plan(epochs=20, learning_rate=1e-3, average=0.999, **ADAM)),
+        measures=_measures(4), gallery=10,
+    )  # fmt: skip
 
 
 def _small(data: str) -> ExperimentSettings:
@@ -201,7 +228,7 @@ def _distractor(sweep: ExperimentSettings, scale: str) -> DistractorSettings:
         return DistractorSettings(
             plan=plan, train_images=4000, attack_steps=3, images=300, radii=GENTLE_RADII, variants=letters
         )
-    if scale == "small":
+    if scale in ("laptop", "small"):
         return DistractorSettings(
             plan=plan,
             radii=GENTLE_RADII,
@@ -218,7 +245,7 @@ def _distractor(sweep: ExperimentSettings, scale: str) -> DistractorSettings:
 
 
 def _generation(sweep: ExperimentSettings, scale: str) -> GenerateSettings:
-    images = {"demo": 60, "smoke": 60, "small": 200, "paper": 500}[scale]
+    images = {"demo": 60, "smoke": 60, "laptop": 200, "small": 200, "paper": 500}[scale]
     return GenerateSettings(images=images, classes="predicted")
 
 
