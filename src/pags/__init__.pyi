@@ -1,5 +1,11 @@
 """The public names, in reading order."""
 
+from . import data as data
+from . import generate as generate
+from . import manifold as manifold
+from . import measure as measure
+from . import score as score
+from . import training as training
 from .auditing.evaluation import EvaluationSet as EvaluationSet
 from .auditing.measures import Measures as Measures
 from .auditing.result import Audit as Audit

@@ -1,9 +1,8 @@
-"""Scales: the same figures in minutes or in a night on two cores, in a day on one accelerator, or as the paper
-has them.
+"""Scales: the same figures in minutes on two cores, in a night there, in a day on a GPU, or the paper's.
 
-`smoke` is small networks, few epochs and few images; `laptop` all images and a plain network; `small` the paper's network with fewer strengths, seeds
-and epochs; `paper` its 30 strengths, 10 seeds, epochs, learning rates and images, from the recipes in
-`pags.training.recipes`.
+`smoke` is small networks, few epochs and few images; `laptop` all images and a plain network; `small` the
+paper's network with fewer strengths, seeds and epochs; `paper` its 30 strengths, 10 seeds, epochs, learning
+rates and images, from the recipes in `pags.training.recipes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,7 +115,7 @@ def _ladders(radii: Sequence[float], *, steps: int) -> tuple[Sweep, ...]:
 
 
 def _laptop(data: str) -> ExperimentSettings:
-    """All training images and a plain network that two cores train in minutes: a night for four objectives."""
+    """All training images and a plain network that two cores train in minutes; a night for all sweeps."""
     if data == "digits":
         return _smoke(data).with_(repeats=3)
     recipe = read_recipe("cifar10-laptop")
@@ -133,7 +132,8 @@ def _laptop(data: str) -> ExperimentSettings:
     return _smoke(data).with_(
         training=training, sweeps=sweeps, train_images=None, images=1000,
         manifold=Manifold(
-            latent=128, widths=(64, 128, 256), plan=Plan(epochs=20, batch_size=128, learning_rate=1e-3, **ADAM)
+            latent=128, widths=(64, 128, 256),
+            plan=Plan(epochs=20, batch_size=128, learning_rate=1e-3, **ADAM),
         ),
         score=Score(widths=(64, 128, 256), plan=Plan(epochs=20, learning_rate=1e-3, average=0.999, **ADAM)),
         measures=_measures(4), gallery=10,

@@ -44,7 +44,7 @@ class ReproduceSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda, or auto for what there is."""
     precision: Literal["auto", "32", "bf16"] | None = None
-    """Of training: bf16 mixes bfloat16 with float32, auto takes it where it is fast; the scale's unless said."""
+    """Of training: bf16 mixes in bfloat16, auto takes it where it is fast; the scale's unless said."""
     preset: Literal["ours", "paper", "release"] = "ours"
     """Whose reading of the paper, see docs/choices.md."""
     seed: int = 0
@@ -87,7 +87,8 @@ class ReproduceSettings(Settings):
         base = ExperimentSettings().measures
         said: dict[str, Any] = {
             "seed": self.seed, "device": device_of(self.device), "data_folder": self.data_folder,
-            "images": self.images, "training__precision": PRECISIONS[self.precision], "score__file": self.denoiser, "manifold__file": self.autoencoder,
+            "images": self.images, "training__precision": PRECISIONS[self.precision],
+            "score__file": self.denoiser, "manifold__file": self.autoencoder,
             "score__conditional_file": self.conditional_denoiser, "manifold__estimator": self.tangent,
             "measures__targets": (*base.targets, *self.targets) if self.targets else None,
             "measures__metrics": (*base.metrics, *self.metrics) if self.metrics else None,
