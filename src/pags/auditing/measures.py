@@ -1,7 +1,7 @@
 """What is measured of a classifier, as plain settings, checked before any work."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -48,6 +48,16 @@ class Measures(Settings):
     """Whose class the gradients and scores of a class are; the loss is always that of the true label."""
     seed: int = 0
     """Random seed of everything that is drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _smooth_only_what_is_measured(cls, said: Any) -> Any:
+        """Where targets alone are chosen, SmoothGrad is taken of its usual ones among them."""
+        chosen = said.get("targets") if isinstance(said, dict) else None
+        if isinstance(chosen, list | tuple) and "smooth_targets" not in said:
+            usual = cls.model_fields["smooth_targets"].default
+            return {**said, "smooth_targets": tuple(target for target in usual if target in chosen)}
+        return said
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
