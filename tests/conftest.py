@@ -20,18 +20,33 @@ CHECKS = BeartypeConf(is_pep484_tower=True)  # an int is taken for a float, as m
 
 
 def checked(thing: Any) -> Any:
-    """beartype, with two concessions to what Python annotations cannot say about themselves.
+    """beartype, with three concessions to what Python annotations cannot say about themselves.
 
     `Self` is left unchecked: the hook decorates methods one by one, and beartype needs the class to know it.
-    Protocols are looked at by the names of their methods, whether or not they are marked `runtime_checkable`.
+    Protocols are looked at by the names of their methods, whether or not they are marked `runtime_checkable`;
+    those with properties alone are not looked at, for Python 3.11 would compute these.
     """
     if isinstance(hints := getattr(thing, "__annotations__", None), dict):
-        thing.__annotations__ = {name: hint for name, hint in hints.items() if hint is not Self}
+        thing.__annotations__ = {n: hint for n, hint in hints.items() if hint is not Self and not lazy(hint)}
         for hint in hints.values():
             for part in (hint, *get_args(hint)):
                 if getattr(part, "_is_protocol", False):
                     runtime_checkable(part)
     return beartype(conf=CHECKS)(thing)
+
+
+def lazy(hint: Any) -> bool:
+    """Whether a hint is a protocol that has properties and nothing else."""
+    members = (
+        [value for name, value in vars(hint).items() if not name.startswith("_")]
+        if isinstance(hint, type)
+        else []
+    )
+    return (
+        bool(members)
+        and getattr(hint, "_is_protocol", False)
+        and all(isinstance(m, property) for m in members)
+    )
 
 
 jaxtyping.install_import_hook("pags", f"{__name__}.checked")

@@ -144,7 +144,7 @@ BAD = {
     "an unknown data set": (["MODEL", "--data", "digitz"], 2, "a data set among"),
     "a metric that is none": (["MODEL", "--metric", "l2"], 2, "a metric among"),
     "a file that is not there": (["MODEL", "--autoencoder", "no.safetensors"], 2, "no.safetensors"),
-    "no images": (["MODEL", "--images", "0"], 2, "images: input should be greater than 0"),
+    "no images": (["MODEL", "--images", "0"], 2, "images 0: input should be greater than 0"),
     "one image": (["MODEL", "--images", "1"], 2, "two images or more"),
     "a negative norm": (["MODEL", "--norm", "-1"], 2, "greater than 0"),
     "a reference that is not there": (["MODEL", "--reference", "sweep.json"], 1, "sweep.json"),
@@ -359,9 +359,9 @@ def model_record(similar: float, ratio: float) -> dict[str, Any]:
 
 def test_the_verdict_says_what_the_intervals_say() -> None:
     aligned, flat = verdict(model_record(0.5, 0.6)), verdict(model_record(0.11, 1.0))
-    assert "more like the score of their own image" in aligned
+    assert "more similar (by cosine) to the score of their own image" in aligned
     assert "changes less off the manifold than on it (0.60 times" in aligned
-    assert "no more like the score" in flat
+    assert "no more similar to the score" in flat
     assert "about as much off the manifold as on it" in flat
     assert "changes more off the manifold" in verdict(model_record(0.5, 1.6))
     nothing = model_record(0.5, 1.0) | {"above_shuffled": {}, "ratios": {}}
