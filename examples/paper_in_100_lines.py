@@ -12,6 +12,12 @@ import sys
 import torch
 
 import pags
+from pags.classifiers.build import build_classifier
+from pags.classifiers.modes import correct
+from pags.manifold import Autoencoder, Reconstruction, decoder_tangent
+from pags.measure import Reference, equal_norm, off_manifold_share
+from pags.score import Denoising, IdealDenoiser, UNetDenoiser, score_of
+from pags.seeds import generator
 
 QUICK = "--quick" in sys.argv
 STRENGTHS = (0.0, 1.0) if QUICK else (0.0, 0.3, 0.6, 1.0, 1.5, 2.5)
@@ -24,12 +30,6 @@ def epochs(number: int) -> int:
     return 1 if QUICK else number
 
 
-def train(model: torch.nn.Module, objective: pags.Objective, images: pags.ImageSet, plan: pags.Plan) -> None:
-    """Run the training loop to its end."""
-    for _ in pags.fit(model, objective, images, plan, seed=SEED):
-        pass
-
-
 def main() -> None:
     data = pags.load_data("digits")
     images, test = data.train, data.test if not QUICK else data.test.take(slice(0, 32))
@@ -37,18 +37,18 @@ def main() -> None:
 
     # Section 4: the data manifold is the image of an autoencoder's decoder, its tangent space at an image is
     # spanned by the columns of the decoder's Jacobian there.
-    autoencoder = pags.Autoencoder(images.shape, latent=16, widths=(32, 64))
+    autoencoder = Autoencoder(images.shape, latent=16, widths=(32, 64))
     plan = pags.Plan(epochs=epochs(60), optimizer="adam", learning_rate=2e-3, weight_decay=0)
-    train(autoencoder, pags.Reconstruction(), images, plan)
-    basis, _ = pags.decoder_tangent(autoencoder, test.images)  # (n, d, k), orthonormal columns
+    pags.fit(autoencoder, Reconstruction(), images, plan, seed=SEED)
+    basis, _ = decoder_tangent(autoencoder, test.images)  # (n, d, k), orthonormal columns
 
     # Section 4: the score of a class follows from a denoiser, (D(x, σ) − x) / σ² in its coordinates.
-    denoiser = pags.UNetDenoiser(images.shape[0], classes=len(images.classes))
+    denoiser = UNetDenoiser(images.shape[0], classes=len(images.classes))
     plan = pags.Plan(epochs=epochs(40), optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.99)
-    train(denoiser, pags.Denoising(), images, plan)
-    reference = pags.Reference.of(pags.score_of(denoiser, test.images, SIGMA, test.labels))
-    floor = reference.floor(pags.generator(SEED, "floor")).mean()
-    ideal = pags.score_of(pags.IdealDenoiser(images.images, images.labels), test.images, SIGMA, test.labels)
+    pags.fit(denoiser, Denoising(), images, plan, seed=SEED)
+    reference = Reference.of(score_of(denoiser, test.images, SIGMA, test.labels))
+    floor = reference.floor(generator(SEED, "floor")).mean()
+    ideal = score_of(IdealDenoiser(images.images, images.labels), test.images, SIGMA, test.labels)
     ceiling = reference.similarity(ideal).mean()
     print(f"1 − LPIPS with the score: floor (noise) {floor:.3f}, ceiling (ideal denoiser) {ceiling:.3f}\n")
 
@@ -56,18 +56,18 @@ def main() -> None:
     print("epsilon  accuracy  off/on   rho2  1 − LPIPS  cosine")
     for strength in STRENGTHS:
         # B.1, objective 4: cross-entropy at the worst image that l2-PGD finds within epsilon.
-        model = pags.build_resnet("small-resnet", images.shape[0], len(images.classes), mean=mean, std=std)
+        model = build_classifier("small-resnet", images.shape[0], len(images.classes), mean=mean, std=std)
         objective = pags.make_objective("pgd", strength, attack_steps=7)
-        train(model, objective, images, pags.Plan(epochs=epochs(15), learning_rate=0.1))
-        accuracy = pags.correct(model, test.images, test.labels).mean()
+        pags.fit(model, objective, images, pags.Plan(epochs=epochs(15), learning_rate=0.1), seed=SEED)
+        accuracy = correct(model, test.images, test.labels).mean()
 
         # Figure 3, top: how much the output changes on and off the manifold, at equal norm.
-        draws = pags.generator(SEED, "directions")
-        change = pags.equal_norm(model, test.images, basis, [NORM], draws=draws)
+        draws = generator(SEED, "directions")
+        change = equal_norm(model, test.images, basis, [NORM], draws=draws)
 
         # Definition 2: the share of the gradient's energy that is not in the tangent space.
         gradient = pags.input_gradient(model, test.images, "logit", test.labels)
-        rho2 = pags.off_manifold_share(gradient, basis)
+        rho2 = off_manifold_share(gradient, basis)
 
         # Figure 3, bottom: does the gradient look like the score?
         similarity, cosine = reference.similarity(gradient), reference.cosine(gradient)

@@ -1,32 +1,30 @@
 """`pags audit` as a job: a user's ten lines of Python through the command line, the records, the page."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pags.auditing.options import default_norms, default_radii
-from pags.experiments.audit_estimates import (
-    Estimates,
-    at_size,
-    load_autoencoder,
-    principal_dimension,
-    target_size,
-)
-from pags.experiments.workshop import Workshop
-from pags.report.audit import rows, verdict, write_audit_report
 from torch import nn
 
 from conftest import built, network_with_batch_norm, seeded
-from pags.cli import app, main
-from pags.cli import audit as command
+from pags.auditing.measures import Measures
+from pags.classifiers.untrained import untrained
+from pags.cli import main
 from pags.data.imageset import ImageSet
+from pags.data.resize import size_of_side
 from pags.data.sources import load_data
-from pags.errors import UsageError
-from pags.experiments import audit_estimates as estimates
-from pags.experiments.audit import RECORD, TENSORS, AuditSettings, make_settings, run_audit, untrained
-from pags.manifold.autoencoder import Autoencoder
+from pags.errors import PagsError, UsageError
+from pags.experiments import estimators
+from pags.experiments.audit import RECORD, TENSORS, Auditing, AuditSettings, run_audit, with_control
+from pags.experiments.cache import Cache, Lazy
+from pags.experiments.classifiers import Subject
+from pags.experiments.estimators import Estimators, at_size, principal_dimension, small_settings
+from pags.manifold.autoencoder import Autoencoder, load_autoencoder
+from pags.report.pages import write_audit_report
+from pags.report.words import rows, verdict
 from pags.score.unet import UNetDenoiser
 from pags.store import Store
 
@@ -50,14 +48,14 @@ QUICK = (
 )  # fmt: skip
 
 
+FEWEST = Measures(directions=1, metrics=("cosine",), targets=("logit",), smooth_targets=(), radii=())
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Estimates from few images in one epoch; and the command, where the command line has it not."""
-    monkeypatch.setattr(estimates, "MOST", 200)
-    monkeypatch.setattr(estimates, "PIXELS_SEEN", {"autoencoder": 1.0, "denoiser": 1.0})
-    known = {info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands}
-    if "audit" not in known:
-        command.register(app)
+    """Estimates from few images in one epoch."""
+    monkeypatch.setattr("pags.experiments.audit.at_size", partial(at_size, most=200))
+    monkeypatch.setattr(estimators, "PIXELS_SEEN", {"autoencoder": 1.0, "denoiser": 1.0})
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def test_a_new_users_files_end_to_end(
     assert {"estimate", "low", "high", "level"} == set(record["models"][0]["means"]["cosine logit"])
     assert record["models"][0]["about"]["sha256"] != record["models"][1]["about"]["sha256"]
     assert [(pair["first"], pair["second"]) for pair in record["pairs"]] == [tuple(models)]
-    assert any("estimated from 200 images" in note for note in record["estimates"]["notes"])
+    assert any("estimated from 200 images" in note for note in record["estimators"]["notes"])
     tensors, about = Store(out).read_tensors(TENSORS)
     assert about["models"] == models
     both = [tensors[f"{place}/column/cosine logit"].double().mean() for place in (0, 1)]
@@ -107,7 +105,8 @@ def test_a_new_users_files_end_to_end(
 def test_again_does_nothing_twice_and_changes_nothing(
     models: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = AuditSettings(images=8, directions=1, metrics=("cosine",), radii=(0.3,), smooth_samples=1)
+    measures = Measures(directions=1, metrics=("cosine",), radii=(0.3,), smooth_samples=1)
+    settings = AuditSettings(images=8, measures=measures)
     store = Store(tmp_path / "out")
     first = run_audit(models[:1], settings, store)
 
@@ -115,10 +114,10 @@ def test_again_does_nothing_twice_and_changes_nothing(
         raise AssertionError("done again")
 
     monkeypatch.setattr("pags.experiments.audit.audit", fail)
-    monkeypatch.setattr("pags.experiments.workshop.fit", fail)
+    monkeypatch.setattr("pags.experiments.cache.epochs", fail)
     assert run_audit(models[:1], settings, store) == first
     with pytest.raises(AssertionError, match="done again"):
-        run_audit(models[:1], settings.model_copy(update={"directions": 2}), store)
+        run_audit(models[:1], settings.with_(measures=measures.with_(directions=2)), store)
     # A changed file of the user is another model.
     source = Path(models[0].rpartition(":")[0])
     source.write_text(source.read_text() + "\n# changed\n")
@@ -129,15 +128,7 @@ def test_again_does_nothing_twice_and_changes_nothing(
 def test_figures_and_page_are_drawn_from_records_alone_and_always_the_same(
     models: list[str], tmp_path: Path
 ) -> None:
-    settings = AuditSettings(
-        images=8,
-        directions=1,
-        metrics=("cosine",),
-        targets=("logit",),
-        smooth_targets=(),
-        radii=(),
-        gallery=1,
-    )
+    settings = AuditSettings(images=8, measures=FEWEST, gallery=1)
     store = Store(tmp_path / "out")
     run_audit(models[:1], settings, store)
     drawn = []
@@ -153,7 +144,7 @@ BAD = {
     "an unknown data set": (["MODEL", "--data", "digitz"], 2, "a data set among"),
     "a metric that is none": (["MODEL", "--metric", "l2"], 2, "a metric among"),
     "a file that is not there": (["MODEL", "--autoencoder", "no.safetensors"], 2, "no.safetensors"),
-    "no images": (["MODEL", "--images", "0"], 2, "images: input should be greater than 0"),
+    "no images": (["MODEL", "--images", "0"], 2, "images 0: input should be greater than 0"),
     "one image": (["MODEL", "--images", "1"], 2, "two images or more"),
     "a negative norm": (["MODEL", "--norm", "-1"], 2, "greater than 0"),
     "a reference that is not there": (["MODEL", "--reference", "sweep.json"], 1, "sweep.json"),
@@ -179,7 +170,7 @@ def test_wrong_requests_end_in_one_line_before_any_work(
 
 def test_a_classifier_of_other_classes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "three.py").write_text(TEN_LINES.replace("{seed}", "0").replace("randn(10", "randn(3"))
-    with pytest.raises(UsageError, match="10 classes of digits; got 3 classes"):
+    with pytest.raises(PagsError, match=r"logits of shape \(2, 10\) .*got .* of shape \(2, 3\)"):
         run_audit([f"{tmp_path / 'three.py'}:Net"], AuditSettings(images=8), Store(tmp_path / "out"))
     with pytest.raises(UsageError, match="a model or more"):
         run_audit([], AuditSettings(images=8), Store(tmp_path / "out"))
@@ -202,12 +193,9 @@ def test_accuracy_lost_against_a_sweep(models: list[str], tmp_path: Path) -> Non
         ],
     }
     Store(tmp_path).write_record("sweep.json", sweep)
-    settings = AuditSettings(
-        images=30, directions=1, metrics=("cosine",), radii=(), smooth_targets=(), targets=("logit",),
-        reference=tmp_path / "sweep.json",
-    )  # fmt: skip
+    settings = AuditSettings(images=30, measures=FEWEST, reference=tmp_path / "sweep.json")
     model = run_audit(models[:1], settings, Store(tmp_path / "out"))["models"][0]
-    lost, correct = model["regime"]["accuracy lost"], model["means"]["correct"]
+    lost, correct = model["regime"]["accuracy_lost"], model["means"]["correct"]
     assert lost["estimate"] == pytest.approx(0.98 - correct["estimate"])
     assert model["regime"]["name"] == "excessive"  # random weights
     Store(tmp_path).write_record("sweep.json", sweep | {"data": {"name": "mnist"}})
@@ -234,14 +222,16 @@ def test_principal_dimension_of_what_has_one() -> None:
 
 def test_an_autoencoder_is_read_back_from_its_weights(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = Estimates(Workshop(store), load_data("digits").train.take(slice(0, 64)), 10, 0)
-    network, about = made.autoencoder(7)
-    assert about["latent"] == 7
+    train = load_data("digits").train.take(slice(0, 64))
+    made = Estimators(Cache(store), train, *small_settings(train, 7), seed=0)
+    (_, coder), (_, unet) = made.trainings
+    network = coder.value()
+    assert made.about()["manifold"]["latent"] == 7
     path = next((tmp_path / "autoencoders").iterdir())
     images = load_data("digits").test.images[:5]
     assert torch.equal(load_autoencoder(path)(images), network(images))
-    denoiser, about = made.denoiser()
-    assert about["classes"] == 0  # 64 images are too few to know classes
+    denoiser = unet.value()
+    assert denoiser.classes == 0  # 64 images are too few to know classes
     assert denoiser(images, 0.5).shape == images.shape
     other = next((tmp_path / "denoisers").iterdir())
     with pytest.raises(UsageError, match="an autoencoder that pags has trained"):
@@ -261,8 +251,8 @@ def test_a_denoiser_and_an_autoencoder_from_files(models: list[str], tmp_path: P
         network = built(lambda: Autoencoder((1, 8, 8), 5, (8, 16)))
         store.write_tensors("autoencoder.safetensors", network.state_dict())
         settings = AuditSettings(
-            images=8, directions=1, metrics=("cosine",), targets=("logit",), smooth_targets=(), radii=(),
-            denoiser=tmp_path / "denoiser.safetensors", autoencoder=tmp_path / "autoencoder.safetensors",
+            images=8, measures=FEWEST, denoiser=str(tmp_path / "denoiser.safetensors"),
+            autoencoder=tmp_path / "autoencoder.safetensors",
         )  # fmt: skip
         kept.append(run_audit(models[:1], settings, out)["models"][0]["means"])
     assert not (tmp_path / "out" / "denoisers").exists()
@@ -279,12 +269,12 @@ def test_a_denoiser_and_an_autoencoder_from_files(models: list[str], tmp_path: P
 def test_images_at_another_size() -> None:
     pixels = torch.randint(0, 256, (30, 3, 32, 64), generator=seeded(), dtype=torch.uint8)
     data = ImageSet(pixels, torch.arange(30) % 2, ("a", "b"), "some", {"source": "test"})
-    small = at_size(data, 16, 0)
+    assert size_of_side(data.shape, 16) == (16, 32)
+    assert size_of_side(data.shape, None) == (32, 64)
+    small = at_size(data, (16, 32), 0)
     assert small.shape == (3, 16, 32)
-    assert target_size(data.shape, 16) == (16, 32)
-    assert target_size(data.shape, None) == (32, 64)
-    assert small.provenance["side"] == 16
-    assert at_size(data, None, 0) is data
+    assert small.provenance["size"] == [16, 32]
+    assert at_size(data, (32, 64), 0) is data
     means = small.images.mean((1, 2, 3)), data.images.mean((1, 2, 3))
     torch.testing.assert_close(*means, rtol=0, atol=0.01)
 
@@ -296,9 +286,6 @@ def test_an_untrained_copy_has_other_weights_and_leaves_the_model() -> None:
     net = network_with_batch_norm()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     first, second, other = untrained(net, 0), untrained(net, 0), untrained(net, 1)
-    assert first is not None
-    assert second is not None
-    assert other is not None
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
     drawn = [model.state_dict()["0.weight"] for model in (first, second, other, net)]
@@ -306,22 +293,48 @@ def test_an_untrained_copy_has_other_weights_and_leaves_the_model() -> None:
     assert not torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[3])
     assert first.state_dict()["1.running_mean"].tolist() == [0] * 5
-    assert untrained(nn.Flatten(), 0) is None
+
+
+def test_a_model_without_a_control_is_audited_and_the_reason_is_said() -> None:
+    bare = nn.Flatten()
+    subject = with_control(Subject("bare", Lazy("bare", lambda: bare), {}), 0)
+    assert subject.control is None
+    with pytest.raises(PagsError) as caught:
+        untrained(bare, 0)
+    assert subject.about["no control"] == str(caught.value)
 
 
 # --- settings and words ----------------------------------------------------------------------------------
 
 
 def test_default_norms_are_the_papers_and_scale_with_the_pixels() -> None:
-    assert default_norms(3 * 32 * 32) == (1.438, 2.637, 4.833, 8.859)
-    assert default_norms(4 * 3 * 32 * 32) == pytest.approx((2.876, 5.274, 9.666, 17.72), abs=0.01)
-    assert default_radii(3 * 224 * 224) == (1.75, 3.5, 7.0)
+    assert Measures().for_images(3 * 32 * 32).norms == (1.438, 2.637, 4.833, 8.859)
+    larger = Measures().for_images(4 * 3 * 32 * 32).norms
+    assert larger == pytest.approx((2.876, 5.274, 9.666, 17.72), abs=0.01)
+    assert Measures().for_images(3 * 224 * 224).radii == (1.75, 3.5, 7.0)
+
+
+def test_sigma_is_the_papers_for_the_size_whatever_else_is_said(tmp_path: Path) -> None:
+    """0.5, and 1.2 from 64 px (B.3); what is said of sigma itself wins."""
+    for side, said, expected in ((8, {}, 0.5), (64, {}, 1.2), (64, {"directions": 1}, 1.2),
+                                 (64, {"sigma": 0.5}, 0.5)):  # fmt: skip
+        measures = Measures.of(said) if said else None
+        state = Auditing(AuditSettings(images=8, side=side, measures=measures), Store(tmp_path))
+        assert state.measures.sigma == expected
+
+
+def test_smoothgrad_is_of_what_is_measured() -> None:
+    """A user who chooses targets need not say so twice; what is said and not measured is refused."""
+    assert Measures(targets=("logit", "margin")).smooth_targets == ("logit",)
+    assert Measures(targets=("margin",)).smooth_targets == ()
+    with pytest.raises(UsageError, match="smooth_targets must be among targets"):
+        Measures.of({"targets": ("logit",), "smooth_targets": ("margin",)})
 
 
 def test_settings_say_what_is_wrong() -> None:
-    assert make_settings(images=8, latent=None).images == 8
+    assert AuditSettings.of({"images": 8, "latent": None}).images == 8
     with pytest.raises(UsageError, match="colour"):
-        make_settings(colour=1)
+        AuditSettings.of({"colour": 1})
 
 
 def interval(estimate: float, half: float = 0.01) -> dict[str, float]:
@@ -334,9 +347,9 @@ def model_record(similar: float, ratio: float) -> dict[str, Any]:
             "cosine logit": interval(similar), "shuffled cosine logit": interval(0.1),
             "floor cosine all": interval(0.0), "correct": interval(0.9), "confidence": interval(0.9),
         },
-        "above shuffled": {"cosine logit": interval(similar - 0.1, 0.05)},
+        "above_shuffled": {"cosine logit": interval(similar - 0.1, 0.05)},
         "ratios": {"off/on 1": interval(ratio, 0.05)},
-        "regime": {"name": "weak", "accuracy lost": None, "rule": "by off/on"},
+        "regime": {"name": "weak", "accuracy_lost": None, "rule": "by off/on"},
         "settings": {
             "metrics": ["cosine"], "targets": ["logit"], "smooth_targets": [], "radii": [], "norm": 1.0,
             "norms": [1.0], "compared with": {"logit": "all"},
@@ -346,14 +359,14 @@ def model_record(similar: float, ratio: float) -> dict[str, Any]:
 
 def test_the_verdict_says_what_the_intervals_say() -> None:
     aligned, flat = verdict(model_record(0.5, 0.6)), verdict(model_record(0.11, 1.0))
-    assert "more like the score of their own image" in aligned
+    assert "more similar (by cosine) to the score of their own image" in aligned
     assert "changes less off the manifold than on it (0.60 times" in aligned
-    assert "no more like the score" in flat
+    assert "no more similar to the score" in flat
     assert "about as much off the manifold as on it" in flat
     assert "changes more off the manifold" in verdict(model_record(0.5, 1.6))
-    nothing = model_record(0.5, 1.0) | {"above shuffled": {}, "ratios": {}}
-    nothing["regime"] = {"name": None, "accuracy lost": None, "rule": "no tangent spaces, so no regime"}
+    nothing = model_record(0.5, 1.0) | {"above_shuffled": {}, "ratios": {}}
+    nothing["regime"] = {"name": None, "accuracy_lost": None, "rule": "no tangent spaces, so no regime"}
     assert verdict(nothing).startswith("Alignment was not measured; its regime is unknown")
-    titles = [row["title"] for row in rows(model_record(0.5, 1.0))]
+    titles = [row.title for row in rows(model_record(0.5, 1.0))]
     assert titles[0] == "accuracy"
     assert any(title.startswith("cosine, logit") for title in titles)

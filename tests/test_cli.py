@@ -1,14 +1,26 @@
 """The command line: bad input ends in one clear line and the right status, good input in files."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
-from pags.cli import main
+from pags.cli import COMMANDS, Commands, main
+from pags.cli.options import flat
+from pags.experiments.audit import AuditSettings
+from pags.experiments.problems import GenerateSettings
+from pags.experiments.settings import ExperimentSettings
+from pags.experiments.training import TrainSettings
+from pags.figures.reproduce import ReproduceSettings, merged
+from pags.settings import Settings
 
 
 def run(*words: str) -> int:
@@ -26,9 +38,9 @@ BAD = {
     "a folder without records": (["report", "nowhere"], 2, "try pags demo"),
     "an unknown figure": (["reproduce", "18"], 2, "figures among all, 1 to 17"),
     "no figure": (["reproduce"], 2, "pags reproduce all"),
-    "an unknown scale": (["reproduce", "3", "--scale", "huge"], 2, "a scale among smoke, small, paper"),
-    "an unknown preset": (["reproduce", "3", "--preset", "mine"], 2, "a preset among ours, paper, release"),
-    "an unknown engine": (["reproduce", "3", "--engine", "dask"], 2, "an engine among inline, ray"),
+    "an unknown scale": (["reproduce", "3", "--scale", "huge"], 2, "a scale among demo, smoke, small, paper"),
+    "an unknown preset": (["reproduce", "3", "--preset", "mine"], 2, "'ours', 'paper', 'release'"),
+    "an unknown engine": (["reproduce", "3", "--engine", "dask"], 2, "'inline', 'local', 'ray'"),
     "a network without a radius": (
         ["reproduce", "4", "--pretrained", "x.pt"],
         2,
@@ -68,12 +80,13 @@ SETTINGS = {
     "colour = 1": "colour",
     'sweeps = [{objective = "pgd", strengths = [0, -0.5, 1]}]': "greater than or equal to 0",
     'sweeps = [{objective = "bribery", strengths = [0, 1, 2]}]': "expected an objective among",
-    'architecture = "resnet19"': "expected an architecture among",
-    "sigma = 0": "greater than 0",
-    "norm = 0.7": "norm must be one of norms",
+    '[training]\narchitecture = "resnet19"': "expected an architecture among",
+    "[training.plan]\nepochs = 0": "plan.epochs 0: input should be greater than 0",
+    "[measures]\nsigma = 0": "greater than 0",
+    "[measures]\nnorm = 0.7": "norm must be one of norms",
     'sweeps = [{objective = "pgd", strengths = [0.5, 1, 2]}]': "strengths must rise from 0",
     'sweeps = [{objective = "pgd", strengths = [0, 2, 1]}]': "strengths must rise from 0",
-    "sweeps = []": "sweeps must be of different objectives",
+    "sweeps = []": "tuple should have at least 1 item",
     "latent = [": "expected TOML",
 }
 
@@ -91,11 +104,18 @@ def test_bad_settings_are_named_before_any_work(
 def test_what_is_said_on_the_command_line_wins_over_the_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "seed.toml").write_text("seed = 5")
-    assert (
-        run("demo", "--config", str(tmp_path / "seed.toml"), "--data", "nothing", "--out", str(tmp_path)) == 2
-    )
+    """And the file over the scale; a table that names some of a part's values leaves the others."""
+    (tmp_path / "some.toml").write_text('seed = 5\ndata = "digitz"\n[score]\nwidths = [8, 8]')
+    said = ["demo", "--config", str(tmp_path / "some.toml"), "--out", str(tmp_path / "out")]
+    assert run(*said) == 2
+    assert "got 'digitz'" in capsys.readouterr().err
+    assert run(*said, "--data", "nothing") == 2
     assert "got 'nothing'" in capsys.readouterr().err
+    settings = ReproduceSettings(config=tmp_path / "some.toml", scale="demo", seed=6, experiment={})
+    assert settings.resolved(()).seed == 6
+    default = ExperimentSettings().score
+    found = merged(ExperimentSettings(), {"score": {"widths": [8, 8]}}, where="settings").score
+    assert found == default.with_(widths=(8, 8))
 
 
 def test_an_output_folder_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -114,9 +134,11 @@ def test_a_diverging_training_ends_in_one_line_and_keeps_what_is_finished(
 ) -> None:
     (tmp_path / "hot.toml").write_text(
         """
-        autoencoder = {epochs = 1, optimizer = "adam", learning_rate = 2e-3}
-        denoiser = {epochs = 1, optimizer = "adam", learning_rate = 2e-3}
-        classifier = {epochs = 2, learning_rate = 1e30, schedule = "constant"}
+        images = 20
+        train_images = 200
+        manifold = {widths = [4, 8], plan = {epochs = 1, optimizer = "adam", learning_rate = 2e-3}}
+        score = {widths = [8, 8], plan = {epochs = 1, optimizer = "adam", learning_rate = 2e-3}}
+        training = {plan = {epochs = 2, learning_rate = 1e30, schedule = "constant"}}
         """
     )
     assert run("demo", "--config", str(tmp_path / "hot.toml"), "--out", str(tmp_path / "out")) == 1
@@ -137,10 +159,45 @@ def test_lpips_of_two_files_is_one_number(capsys: pytest.CaptureFixture[str], tm
     assert 0.01 < float(capsys.readouterr().out) < 1
 
 
-@pytest.mark.parametrize("command", ["demo", "theory", "report", "lpips", "doctor", "reproduce"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "data"])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert f"Example: pags {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def made_command(name: str) -> Any:
+    group = Commands(name="pags")
+    return group.get_command(typer.Context(group), name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    own = " ".join((made_command(name).help or "").split("\n\n")[0].split())
+    assert COMMANDS[name][1] == own
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_in_sentences_and_a_name_of_its_own(name: str) -> None:
+    command = made_command(name)
+    for each in getattr(command, "commands", {name: command}).values():
+        flags = [flag for option in each.params for flag in (*option.opts, *option.secondary_opts)]
+        assert len(flags) == len(set(flags))
+        for option in each.params:
+            text = (option.help or "").split(" [default")[0]
+            assert text.endswith((".", "…")), option.name
+            assert "None" not in text
+
+
+@pytest.mark.parametrize("settings", [AuditSettings, TrainSettings, ReproduceSettings, GenerateSettings])
+def test_every_setting_says_what_it_is(settings: type[Settings]) -> None:
+    fields = {**dict(flat(settings)), **settings.model_fields}
+    assert [name for name, field in fields.items() if not field.description] == []
+
+
+def test_the_list_of_commands_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    words = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"\n  {name} " not in words] == []
 
 
 def test_reproduce_lists_what_figures_need_and_take(
@@ -173,9 +230,49 @@ def test_doctor_names_versions_and_accelerators(capsys: pytest.CaptureFixture[st
     assert {"python", "cores", "memory", "pags", "accelerators"} <= set(said)
 
 
-def test_import_and_help_do_not_wait_for_torch() -> None:
-    code = "import sys, pags, pags.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize("words", [[], ["--help"], ["dmeo"]])
+def test_help_does_not_wait_for_torch(words: list[str]) -> None:
+    code = f"""
+import sys
+from pags.cli import main
+try:
+    main({words})
+finally:
+    print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_in_one_line_and_keeps_finished_work(workers: int, tmp_path: Path) -> None:
+    """As a terminal does it: the signal goes to the command and to its worker processes."""
+    (tmp_path / "quick.toml").write_text(
+        """
+        manifold = {plan = {epochs = 1, learning_rate = 2e-3, optimizer = "adam"}}
+        score = {plan = {epochs = 1, learning_rate = 2e-3, optimizer = "adam"}}
+        training = {plan = {epochs = 400, learning_rate = 0.1}}
+        """
+    )
+    out = tmp_path / "out"
+    words = ["demo", "--workers", str(workers), "--config", str(tmp_path / "quick.toml"), "--out", str(out)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "pags", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 400
+        begun = "unfinished" if workers == 1 else "prepared"  # in a training; while the workers start
+        while running.poll() is None and time.monotonic() < until and not list(out.glob(f"{begun}/*")):
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert said == "interrupted: finished work is kept; the same command continues\n"
+    assert running.returncode == 130
+    assert len(list((out / "denoisers").iterdir())) == 1
 
 
 def test_the_paper_in_100_lines_runs() -> None:

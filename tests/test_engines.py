@@ -1,55 +1,90 @@
-"""The engines: the same artefacts wherever the jobs run, and one clear error for whatever goes wrong."""
+"""The engines: the same artefacts wherever the tasks run, and one clear error for whatever goes wrong."""
 
 import copy
 import os
 import pickle
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pags.experiments.config import Sweep, SweepConfig
-from pags.experiments.demo import run_sweeps
 
 from pags.errors import PagsError, TrainingDiverged, UsageError
-from pags.experiments.engines import Job, run_jobs
+from pags.experiments.classifiers import Training
+from pags.experiments.engines import Report, Task, run_tasks
+from pags.experiments.experiment import RECORD, Experiment, run_sweeps
+from pags.experiments.settings import ExperimentSettings, Manifold, Score, Sweep
 from pags.store import Store
-from pags.training.fit import Plan, Report
+from pags.training.fit import Plan
 
-TINY = SweepConfig(
+TINY = ExperimentSettings(
     train_images=100,
     images=20,
-    directions=1,
     resamples=20,
     gallery=2,
-    latent=3,
     repeats=2,
     sweeps=(Sweep(objective="pgd", strengths=(0, 0.5, 1.5), attack_steps=1),),
-    classifier=Plan(epochs=1, learning_rate=0.1),
-    autoencoder_widths=(4, 8),
-    autoencoder=Plan(epochs=1, optimizer="adam", learning_rate=2e-3, weight_decay=0),
-    denoiser_widths=(8, 8),
-    denoiser=Plan(epochs=1, optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.9),
+    training=Training(plan=Plan(epochs=1, learning_rate=0.1)),
+    manifold=Manifold(
+        latent=3,
+        widths=(4, 8),
+        plan=Plan(epochs=1, optimizer="adam", learning_rate=2e-3, weight_decay=0),
+    ),
+    score=Score(
+        widths=(8, 8),
+        plan=Plan(epochs=1, optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.9),
+    ),
+    measures=ExperimentSettings().measures.with_(directions=1),
 )
-Log = list[tuple[int, str]]
+SPREAD = ("local", "ray")
+"""The engines whose tasks run in other processes."""
 
 
-def writing(name: str, *, shared: bool = False, cost: float = 1.0) -> Job[Path]:
-    """A job that leaves a file with the number of its process; the state is the folder."""
+@dataclass
+class Folder:
+    """A state whose tasks leave files, with the number of the process that wrote them."""
 
-    def run(folder: Path, report: Report) -> None:
+    path: Path
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        kind, *rest = what
         report(0.5)
-        (folder / name).write_text(str(os.getpid()))
+        if kind == "raise":
+            raise rest[0]
+        if kind == "look":
+            (self.path / "look").write_text("first" if (self.path / "first").exists() else "alone")
+        if kind == "die":
+            os._exit(1)
+        if kind == "write":
+            (self.path / rest[0]).write_text(str(os.getpid()))
 
-    return Job(name, cost, run, shared)
+
+class DyingOnce(Experiment):
+    """An experiment whose first task in another process kills it, as a system out of memory does."""
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        mark = self.store.root / "unfinished" / "died"
+        if what[0] == "model" and what[2] == 0.5 and not mark.exists():
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().do(what, report)
 
 
-def raising(error: Exception) -> Job[Path]:
-    def run(folder: Path, report: Report) -> None:
-        raise error
+def writing(name: str, *, shared: bool = False, cost: float = 1.0) -> Task:
+    return Task(name, cost, ("write", name), shared)
 
-    return Job("a job that fails", 1, run)
+
+def unmakeable(here: int, folder: Path) -> Folder:
+    """A state that the process `here` can make, and no other."""
+    if os.getpid() != here:
+        raise PagsError("a folder that workers see", got="none", suggestion="a shared folder")
+    return Folder(folder)
 
 
 def made(folder: Path) -> dict[str, bytes]:
@@ -66,27 +101,35 @@ def hear() -> tuple[list[tuple[str, float]], Callable[[str, float], None]]:
     return heard, lambda what, share: heard.append((what, share))
 
 
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tiny sweep makes in this process."""
+    folder = tmp_path_factory.mktemp("inline")
+    run_sweeps(TINY, Store(folder))
+    return folder
+
+
 # --- inline ----------------------------------------------------------------------------------------------
 
 
-def test_jobs_run_in_order_and_progress_rises(tmp_path: Path) -> None:
+class Noting:
+    """A state that remembers what it did."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        self.done.append(what[0])
+        for share in (0.0, 0.5, 1.0):
+            report(share)
+
+
+def test_tasks_run_in_order_and_progress_rises() -> None:
     heard, progress = hear()
-    order: list[str] = []
-
-    def noting(name: str) -> Callable[[Path, Report], None]:
-        def run(folder: Path, report: Report) -> None:
-            order.append(name)
-            for share in (0.0, 0.5, 1.0):
-                report(share)
-
-        return run
-
-    jobs = [
-        Job[Path](name, cost, noting(name), shared=name == "c")
-        for name, cost in zip("abc", (1, 3, 4), strict=True)
-    ]
-    run_jobs(jobs, lambda: tmp_path, progress=progress)
-    assert order == ["a", "b", "c"]  # as they were given, whether shared or not
+    state = Noting()
+    tasks = [Task(n, cost, (n,), shared=n == "c") for n, cost in zip("abc", (1, 3, 4), strict=True)]
+    run_tasks(tasks, lambda: state, progress=progress)
+    assert state.done == ["a", "b", "c"]  # as they were given, whether shared or not
     shares = [share for _, share in heard]
     assert shares == sorted(shares)
     assert shares[0] == 0
@@ -95,18 +138,22 @@ def test_jobs_run_in_order_and_progress_rises(tmp_path: Path) -> None:
     assert halves["b"] - halves["a"] == pytest.approx(3 / 8)
 
 
-def test_no_jobs_are_no_work() -> None:
-    run_jobs([], lambda: None)
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_no_tasks_are_no_work(engine: str) -> None:
+    def fail() -> Folder:
+        raise AssertionError("a state was made")
+
+    run_tasks([], fail, engine=engine, workers=2)
 
 
-def test_jobs_that_cost_nothing_are_done_all_the_same(tmp_path: Path) -> None:
-    run_jobs([writing("a", cost=0)], lambda: tmp_path)
+def test_tasks_that_cost_nothing_are_done_all_the_same(tmp_path: Path) -> None:
+    run_tasks([writing("a", cost=0)], partial(Folder, tmp_path))
     assert (tmp_path / "a").exists()
 
 
 def test_an_unknown_engine_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="an engine among inline, ray; got 'dask'"):
-        run_jobs([writing("a")], lambda: tmp_path, engine="dask")
+    with pytest.raises(UsageError, match="an engine among inline, local, ray; got 'dask'"):
+        run_tasks([writing("a")], partial(Folder, tmp_path), engine="dask")
     assert not list(tmp_path.iterdir())
 
 
@@ -114,9 +161,71 @@ def test_without_ray_the_command_says_so_before_any_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
+    tasks = [writing("first", shared=True), writing("a")]
     with pytest.raises(UsageError, match="Ray for --engine ray; got it is not installed"):
-        run_jobs([writing("first", shared=True), writing("a")], lambda: tmp_path, engine="ray")
+        run_tasks(tasks, partial(Folder, tmp_path), engine="ray")
     assert not list(tmp_path.iterdir())
+
+
+# --- worker processes on this machine --------------------------------------------------------------------
+
+
+def test_one_worker_is_this_process(tmp_path: Path) -> None:
+    run_tasks([writing("a")], partial(Folder, tmp_path), engine="local", workers=1)
+    assert (tmp_path / "a").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_makes_the_same_to_the_last_byte(
+    workers: int, inline: Path, tmp_path: Path
+) -> None:
+    heard, progress = hear()
+    record = run_sweeps(TINY, Store(tmp_path), progress, engine="local", workers=workers)
+    assert record == Store(inline).read_record(RECORD)
+    here, there = made(inline), made(tmp_path)
+    assert list(there) == list(here)
+    assert [name for name in here if here[name] != there[name]] == []
+    shares = [share for _, share in heard]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] <= shares[-1] == 1
+
+
+def test_a_worker_that_dies_is_one_line_and_the_run_continues(inline: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tasks = Experiment(TINY, store).tasks()
+    with pytest.raises(PagsError) as caught:
+        run_tasks(tasks, partial(DyingOnce, TINY, store), engine="local", workers=2)
+    said = str(caught.value)
+    assert "a worker to finish" in said
+    assert "classifier: pgd 0.5" in said
+    assert "finished work is kept" in said
+    assert "\n" not in said
+    kept = made(tmp_path)
+    assert {name.split("/")[0] for name in kept} >= {"autoencoders", "denoisers"}
+    run_sweeps(TINY, store, engine="local", workers=2)
+    assert made(tmp_path) == made(inline)
+    assert kept.items() <= made(tmp_path).items()
+
+
+def test_of_a_failed_run_no_worker_is_left_and_no_process_of_others_is_touched(tmp_path: Path) -> None:
+    import multiprocessing
+
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    bystander.start()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            run_tasks(
+                [Task("fails", 1, ("raise", ZeroDivisionError())), *(writing(f"{i}") for i in range(3))],
+                partial(Folder, tmp_path), engine="local", workers=2,
+            )  # fmt: skip
+        until = time.monotonic() + 20
+        while len(multiprocessing.active_children()) > 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert multiprocessing.active_children() == [bystander]
+        assert bystander.is_alive()
+    finally:
+        bystander.terminate()
+        bystander.join()
 
 
 # --- Ray -------------------------------------------------------------------------------------------------
@@ -137,25 +246,27 @@ def cluster() -> Iterator[Any]:
             )  # fmt: skip
         except (OSError, RuntimeError, TimeoutError) as error:
             pytest.skip(f"Ray does not start on this machine: {error}")
+        # Workers cannot import this file, so what they need of it travels with the task.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield ray
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
         ray.shutdown()
 
 
-@pytest.fixture(autouse=True)
-def imported_by_value() -> Iterator[None]:
-    """Workers cannot import this file, so what they need of it travels with the job."""
-    cloudpickle = pytest.importorskip("ray").cloudpickle
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+@pytest.fixture(params=SPREAD)
+def spread(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each engine whose tasks run in other processes, with two of them."""
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+    return {"engine": request.param, "workers": 2}
 
 
 @pytest.mark.usefixtures("cluster")
-def test_ray_and_inline_make_the_same_to_the_last_byte(tmp_path: Path) -> None:
+def test_ray_and_inline_make_the_same_to_the_last_byte(inline: Path, tmp_path: Path) -> None:
     heard, progress = hear()
-    inline = run_sweeps(TINY, Store(tmp_path / "inline"))
-    assert run_sweeps(TINY, Store(tmp_path / "ray"), progress, engine="ray") == inline
-    here, there = made(tmp_path / "inline"), made(tmp_path / "ray")
+    record = run_sweeps(TINY, Store(tmp_path), progress, engine="ray")
+    assert record == Store(inline).read_record(RECORD)
+    here, there = made(inline), made(tmp_path)
     assert list(there) == list(here)
     assert [name for name in here if here[name] != there[name]] == []
     shares = [share for _, share in heard]
@@ -165,31 +276,29 @@ def test_ray_and_inline_make_the_same_to_the_last_byte(tmp_path: Path) -> None:
     assert len(done) == len(set(done)) == 8  # the control, and 0, 0.5 and 1.5 twice each
 
 
-@pytest.mark.usefixtures("cluster")
-def test_what_ray_leaves_unfinished_continues_inline(tmp_path: Path) -> None:
-    whole = run_sweeps(TINY, Store(tmp_path / "whole"))
-    run_sweeps(TINY, Store(tmp_path / "ray"), engine="ray")
-    for kept in sorted((tmp_path / "ray" / "measures").iterdir())[::2]:
+def test_what_other_processes_leave_unfinished_continues_inline(
+    spread: dict[str, Any], inline: Path, tmp_path: Path
+) -> None:
+    run_sweeps(TINY, Store(tmp_path), **spread)
+    for kept in sorted((tmp_path / "measures").iterdir())[::2]:
         kept.unlink()
-    (tmp_path / "ray" / "records" / "sweep.json").unlink()
-    assert run_sweeps(TINY, Store(tmp_path / "ray")) == whole
-    assert made(tmp_path / "ray") == made(tmp_path / "whole")
+    (tmp_path / RECORD).unlink()
+    assert run_sweeps(TINY, Store(tmp_path)) == Store(inline).read_record(RECORD)
+    assert made(tmp_path) == made(inline)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_shared_jobs_are_done_here_and_first_the_others_elsewhere(tmp_path: Path) -> None:
-    def last(folder: Path, report: Report) -> None:
-        (folder / "last").write_text("first" if (folder / "first").exists() else "alone")
-
-    jobs = [
-        Job[Path]("last", 9, last),
+def test_shared_tasks_are_done_here_and_first_the_others_elsewhere(
+    spread: dict[str, Any], tmp_path: Path
+) -> None:
+    tasks = [
+        Task("look", 9, ("look",)),
         writing("first", shared=True),
-        *(writing(f"job {i}") for i in range(5)),
+        *(writing(f"task {i}") for i in range(5)),
     ]
-    run_jobs(jobs, lambda: tmp_path, engine="ray")
-    workers = {(tmp_path / f"job {i}").read_text() for i in range(5)}
+    run_tasks(tasks, partial(Folder, tmp_path), **spread)
+    workers = {(tmp_path / f"task {i}").read_text() for i in range(5)}
     assert (tmp_path / "first").read_text() == str(os.getpid())
-    assert (tmp_path / "last").read_text() == "first"
+    assert (tmp_path / "look").read_text() == "first"
     assert str(os.getpid()) not in workers
     assert 1 <= len(workers) <= 2
 
@@ -214,40 +323,33 @@ def test_errors_travel_between_processes(error: PagsError) -> None:
     assert_same(copy.copy(error), error)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_an_error_on_a_worker_is_the_callers(tmp_path: Path) -> None:
+def test_an_error_on_a_worker_is_the_callers(spread: dict[str, Any], tmp_path: Path) -> None:
     error = ERRORS[1]
     with pytest.raises(UsageError) as caught:
-        run_jobs([raising(error)], lambda: tmp_path, engine="ray")
+        run_tasks([Task("fails", 1, ("raise", error))], partial(Folder, tmp_path), **spread)
     assert_same(caught.value, error)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_fault_of_the_program_on_a_worker_keeps_its_kind_and_its_traceback(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError, match=r"raise error"):
-        run_jobs([raising(ZeroDivisionError("by zero"))], lambda: tmp_path, engine="ray")
+def test_a_fault_of_the_program_on_a_worker_keeps_its_kind_and_its_traceback(
+    spread: dict[str, Any], tmp_path: Path
+) -> None:
+    error = ZeroDivisionError("by zero")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_tasks([Task("fails", 1, ("raise", error))], partial(Folder, tmp_path), **spread)
+    assert "raise rest[0]" in f"{caught.value}{caught.value.__cause__}"
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_state_that_cannot_be_made_on_a_worker_says_why(tmp_path: Path) -> None:
-    here = os.getpid()
-
-    def make() -> Path:
-        if os.getpid() != here:
-            raise PagsError("a folder that workers see", got="none", suggestion="a shared folder")
-        return tmp_path
-
+def test_a_state_that_cannot_be_made_on_a_worker_says_why(spread: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(PagsError, match="a folder that workers see"):
-        run_jobs([writing("a")], make, engine="ray")
+        run_tasks([writing("a")], partial(unmakeable, os.getpid(), tmp_path), **spread)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_lost_worker_is_one_clear_error_and_finished_work_is_kept(tmp_path: Path) -> None:
-    def die(folder: Path, report: Report) -> None:
-        os._exit(1)
-
+def test_a_lost_worker_is_one_clear_error_and_finished_work_is_kept(
+    spread: dict[str, Any], tmp_path: Path
+) -> None:
+    tasks = [writing("kept", shared=True), Task("a deadly task", 1, ("die",))]
     with pytest.raises(PagsError) as caught:
-        run_jobs([writing("kept", shared=True), Job("a deadly job", 1, die)], lambda: tmp_path, engine="ray")
-    assert "a worker to finish 'a deadly job'" in str(caught.value)
+        run_tasks(tasks, partial(Folder, tmp_path), **spread)
+    assert "a worker to finish 'a deadly task'" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "kept").exists()

@@ -3,12 +3,12 @@
 import json
 import math
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pags.experiments.training_settings import TrainSettings, resolve, train_settings
 
 from pags.classifiers.load import load_classifier
 from pags.classifiers.modes import correct
@@ -18,11 +18,14 @@ from pags.data.batches import Batch
 from pags.data.sources import load_data
 from pags.errors import UsageError
 from pags.experiments import training as module
-from pags.experiments.training import train
-from pags.store import Record, Store, fingerprint
-from pags.training import fit as loop
+from pags.experiments.cache import Cache
+from pags.experiments.classifiers import classifier
+from pags.experiments.training import TrainSettings, train
+from pags.records import Record
+from pags.store import Store
 from pags.training.recipes import read_recipe
 
+loop: Any = import_module("pags.training.fit")
 QUICK = TrainSettings(
     data="digits", objective="smoothing", strength=0.2, epochs=2, evaluate_images=60, evaluate_steps=2
 )
@@ -75,8 +78,10 @@ def test_the_record_says_everything(finished: tuple[Store, Record, list[Record]]
     store, record, rows = finished
     assert record == json.loads((store.root / record["files"][1]).read_text())
     assert record["settings"] == QUICK.model_dump(mode="json")
-    assert (record["preset"], record["seed"], record["device"], record["processes"]) == ("ours", 0, "cpu", 1)
-    assert record["plan"]["epochs"] == 2
+    training = record["training"]
+    assert (training["preset"], training["seed"]) == ("ours", 0)
+    assert (record["device"], record["processes"]) == ("cpu", 1)
+    assert training["plan"]["epochs"] == 2
     assert record["provenance"] == load_data("digits").train.provenance
     assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert set(record["versions"]) == {"python", "pags", "torch", "torchvision"}
@@ -111,6 +116,7 @@ def test_the_classifier_says_how_it_is_built(finished: tuple[Store, Record, list
     assert about["classifier"].items() >= {**expected, "mean": list(mean), "std": list(std)}.items()
     assert about["classes"] == [str(digit) for digit in range(10)]
     assert about["data"] == "digits"
+    assert about["recipe"]["stage"][0] == "classifier"
 
 
 def test_finished_work_is_not_done_again(
@@ -118,7 +124,7 @@ def test_finished_work_is_not_done_again(
 ) -> None:
     """Not the training where only the evaluation changes, and nothing where nothing changes."""
     store, record, _ = finished
-    monkeypatch.setattr(module, "fit", None)
+    monkeypatch.setattr("pags.experiments.cache.epochs", None)
     other = train(QUICK.model_copy(update={"evaluate_steps": 1}), store)
     assert other["files"][0] == record["files"][0]
     assert other["files"][1] != record["files"][1]
@@ -132,13 +138,14 @@ def test_finished_work_is_not_done_again(
     [
         {"strength": 0.3}, {"objective": "pgd"}, {"seed": 1}, {"epochs": 3}, {"batch_size": 64},
         {"learning_rate": 0.01}, {"preset": "release"}, {"activation": "gelu"}, {"clip_norm": 1.0},
-        {"precision": "bf16-mixed"}, {"data": "digits?train=0.5"},
+        {"precision": "bf16-mixed"}, {"data": "digits-distractor"},
     ],
 )  # fmt: skip
-def test_every_setting_that_matters_names_another_classifier(change: dict[str, Any]) -> None:
+def test_every_setting_that_matters_names_another_classifier(change: dict[str, Any], tmp_path: Path) -> None:
     def key(settings: TrainSettings) -> str:
-        resolved = resolve(settings)
-        return fingerprint([resolved.data, resolved.recipe()])
+        source, training = settings.resolved()
+        cache = Cache(Store(tmp_path))
+        return cache.made(classifier, train=load_data(source).train, training=training).identity
 
     assert key(QUICK.model_copy(update=change)) != key(QUICK)
 
@@ -196,7 +203,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [part.split(", ")[0].split("] ")[1] for part in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
     assert "clean" not in lines[1]
     assert "clean" in lines[2]
-    assert lines[3].endswith("measuring accuracies")
+    assert lines[3].split("] ")[1].split(" (about")[0] == "measuring accuracies"
     assert "clean accuracy: " in lines[4]
     assert "under l2 attacks of 0.5: " in lines[5]
     written = [Path(part.strip()) for part in lines[7:]]
@@ -213,11 +220,11 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--data", "no-such-data"], "a data set among"),
         (["--recipe", "no-such-recipe"], "recipe"),
         (["--objective", "no-such-objective"], "an objective among"),
-        (["--strength", "-1"], "a setting strength that makes sense; got -1"),
-        (["--epochs", "0"], "a setting epochs"),
+        (["--strength", "-1"], "strength -1.0: input should be greater than or equal to 0"),
+        (["--epochs", "0"], "epochs 0: input should be greater than 0"),
         (["--arch", "no-such-network"], "architecture"),
         (["--activation", "no-such-activation"], "activation"),
-        (["--devices", "0"], "a setting devices"),
+        (["--devices", "0"], "devices 0: input should be greater than 0"),
         (["--accelerator", "cuda", "--devices", "9999"], "as many as there are"),
         (["--compile", "--objective", "gradient-norm"], "without a second derivative, for --compile"),
         (["--preset", "mine"], "Invalid value for '--preset'"),
@@ -291,6 +298,6 @@ def test_bfloat16_trains_to_finite_weights_that_it_names_again(tmp_path: Path) -
 
 
 def test_settings_of_a_setting_that_is_none_say_nothing() -> None:
-    assert train_settings(data="digits", epochs=None) == TrainSettings(data="digits")
-    with pytest.raises(UsageError, match="a setting no-such"):
-        train_settings(no_such=1)
+    assert TrainSettings.of({"data": "digits", "epochs": None}) == TrainSettings(data="digits")
+    with pytest.raises(UsageError, match="no_such"):
+        TrainSettings.of({"no_such": 1})

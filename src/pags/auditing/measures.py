@@ -1,7 +1,7 @@
 """What is measured of a classifier, as plain settings, checked before any work."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -23,22 +23,23 @@ class Measures(Settings):
     score_draws: NonNegativeInt = 0
     """Noise draws per image over which scores are averaged; 0: the score at the image itself."""
     norms: Annotated[tuple[PositiveFloat, ...] | None, Field(min_length=1)] = None
-    """l2 norms of perturbations, for images in [0, 1]; None: the paper's four times √(d / 3072)."""
+    """l2 norms of perturbations, for images in [0, 1]; unless said the paper's four times √(d / 3072)."""
     norm: PositiveFloat | None = None
-    """The one of `norms` by which the regime is decided; None: the second (or the only one)."""
+    """The one of the norms by which the regime is decided; unless said the second, or the only one."""
     directions: PositiveInt = 8
     """Random directions per image; Definition 1, whose squares spread more, uses four times as many."""
     change: str = "softmax-l2"
-    """How the change of the output is measured."""
+    """How the change of the output is measured: softmax-l2, softmax-l1, …"""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(TARGETS)
-    """Of which scalar of the output gradients are taken."""
+    """Scalar of the output whose gradient is taken: logit, loss, margin, … or file.py:name."""
     metrics: tuple[str, ...] = ("lpips", "cosine", "ssim", "rank")
-    """Similarities of gradient and score."""
+    """Similarity of gradient and score: lpips, cosine, … or file.py:name."""
     upsample_to: NonNegativeInt = 64
     """Smallest side of what LPIPS compares; 0: as it is, which is the paper's way."""
     radii: tuple[NonNegativeFloat, ...] | None = None
-    """Of the l2-PGD attack; None: 0.25, 0.5 and 1 times √(d / 3072)."""
+    """Radius of the l2-PGD attack; unless said 0.25, 0.5 and 1 times √(d / 3072)."""
     attack_steps: PositiveInt = 10
+    """Steps of that attack."""
     attacked: bool = True
     """Whether the tangent space and its complement are attacked too, at the main norm."""
     smooth_targets: tuple[str, ...] = ("logit", "sum-of-logits")
@@ -46,9 +47,21 @@ class Measures(Settings):
     smooth_sigmas: tuple[PositiveFloat, ...] = (0.1,)
     """SmoothGrad's noise levels, for images in [0, 1]."""
     smooth_samples: PositiveInt = 16
+    """Noisy copies of an image whose gradients SmoothGrad averages."""
     of_class: Literal["predicted", "true"] = "predicted"
     """Whose class the gradients and scores of a class are; the loss is always that of the true label."""
     seed: int = 0
+    """Random seed of everything that is drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _smooth_only_what_is_measured(cls, said: Any) -> Any:
+        """Where targets alone are chosen, SmoothGrad is taken of its usual ones among them."""
+        chosen = said.get("targets") if isinstance(said, dict) else None
+        if isinstance(chosen, list | tuple) and "smooth_targets" not in said:
+            usual = cls.model_fields["smooth_targets"].default
+            return {**said, "smooth_targets": tuple(target for target in usual if target in chosen)}
+        return said
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

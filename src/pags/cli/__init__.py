@@ -16,14 +16,14 @@ from pags.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": ("demo", "The main job on what ships with the package, in minutes and without a download."),
-    "audit": ("audit", "Accuracy, off-manifold robustness and alignment of any classifier."),
+    "audit": ("audit", "Accuracy, on- and off-manifold robustness, and alignment with the score, of any classifier."),
     "reproduce": ("reproduce", "The paper's figures, the records under them, and a verdict on each claim."),
     "train": ("train", "Train one robust classifier, and measure its clean and adversarial accuracy."),
-    "theory": ("theory", "The theorems and arguments on worlds where the answer is known exactly."),
-    "generate": ("generate", "Follow the gradient of a classifier, and measure the results."),
-    "convert": ("convert", "Weights out of a foreign checkpoint, without running code from it."),
+    "theory": ("theory", "The exact laboratory: the paper's theorems and arguments on worlds where the answer is known."),
+    "generate": ("generate", "Follow the gradient of a classifier: make, clean, complete and sharpen images, and measure the results."),
+    "convert": ("convert", "Weights out of a foreign checkpoint as safetensors; no code of the file is ever run."),
     "data": ("data", "List, fetch, prepare and look at images."),
-    "lpips": ("look", "The perceptual distance of two images."),
+    "lpips": ("look", "The perceptual distance of two images (LPIPS, AlexNet): 0 for equal ones."),
     "report": ("demo", "Draw figures and pages again, from the records alone."),
     "doctor": ("look", "What this machine has: versions, cores, memory, accelerators."),
 }
@@ -51,6 +51,8 @@ class Commands(TyperGroup):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
 
+INTERRUPTED = 130
+"""The status after Ctrl-C, which typer gives back in place of the exception."""
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="pags",
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = typer.main.get_command(app).main(words, prog_name="pags", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _end("interrupted: finished work is kept; the same command continues", 130)
+        status = INTERRUPTED
     except BrokenPipeError:  # the reader of our output left; that is its right
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -94,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         _end(*_explained(error))
+    if status == INTERRUPTED:
+        _end("interrupted: finished work is kept; the same command continues", INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -36,9 +36,10 @@ def demo(
         "pags-out/demo"
     ),
 ) -> None:
-    """The main job on real handwriting: robust sweeps, tangent spaces, score, measures, claims, report.
+    """The main job on what ships with the package, in minutes and without a download.
 
-    Takes two to three minutes on two cores and downloads nothing. What is finished is never done twice.
+    Robust sweeps, tangent spaces, score, measures, claims and report on real handwriting: two to three
+    minutes on two cores. What is finished is never done twice.
     """
     store = Store(out)
     with ProgressLine() as progress:

@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from pags.settings import Settings
 
 SINGULAR = {"radii": "radius", "strengths": "strength"}
+RENAMED = {"architecture": "arch", "norm": "regime-norm"}
+"""Fields that are options under another name; several norms are given by repeating `--norm`."""
 
 
 def command(
@@ -50,9 +52,11 @@ def command(
 def flat(settings: type[Settings], without: Sequence[str] = ()) -> list[tuple[str, FieldInfo]]:
     """The fields that are options, those of settings within settings among them."""
     found: list[tuple[str, FieldInfo]] = []
-    for name, field in settings.model_fields.items():
+    own = vars(settings)["__annotations__"]
+    for name in sorted(settings.model_fields, key=lambda name: name not in own):  # inherited ones last
         if name in without:
             continue
+        field = settings.model_fields[name]
         inner = inner_settings(field)
         found += flat(inner, settings_names(settings)) if inner else [(name, field)]
     return found
@@ -91,16 +95,17 @@ def parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     else:
         kind = _plain(kinds[0])
     default = field.default
-    shown: Any = False if default in (None, (), False) or field.is_required() else _text(default)
+    if default not in (None, ()) and default is not False and not field.is_required():
+        text += f" [default: {_text(default)}]"
     flags = [f"--{word}/--no-{word}"] if kind is bool else [f"--{word}"]
-    option = typer.Option(*flags, help=text, show_default=shown)
+    option = typer.Option(*flags, help=text, show_default=False)
     annotation = Annotated[Union[kind, None], option]  # noqa: UP007  # made at run time
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def option_name(name: str, *, several: bool) -> str:
     """A field's name as an option: in the singular where it can be repeated."""
-    word = SINGULAR.get(name, name.removesuffix("s")) if several else name
+    word = SINGULAR.get(name, name.removesuffix("s")) if several else RENAMED.get(name, name)
     return word.replace("_", "-")
 
 

@@ -39,27 +39,34 @@ class AuditSettings(Common):
     """What is audited, on which images, with which estimators."""
 
     data: str = "digits"
+    """Data set whose test images are measured, see pags data list; also file.py:name."""
     images: PositiveInt = 256
-    """Test images, a seeded, balanced sample."""
+    """Test images that are measured, a seeded, balanced sample."""
     architecture: str | None = None
+    """Architecture of a file that does not name it, such as resnet18."""
     classes: PositiveInt | None = None
+    """Classes of the models; those of the data unless said."""
     denoiser: str | None = None
+    """Denoiser that gives the score: EDM's .pkl, .safetensors or file.py:name; trained here unless said."""
     second_denoiser: str | None = None
-    """For the ceiling; otherwise the same denoiser at a nearby noise level."""
+    """Denoiser for the ceiling; the same one at a nearby noise level unless said."""
     autoencoder: Path | None = None
+    """Autoencoder whose decoder gives the tangent spaces; trained here unless said."""
     tangent: str = "autoencoder"
-    """Estimator of tangent spaces: autoencoder, local-pca or file.py:name."""
+    """Estimator of tangent spaces: autoencoder, local-pca, denoiser or file.py:name."""
     tangent_data: str | None = None
-    """Images from which manifold and score are estimated; otherwise the training images of `data`."""
+    """Images from which manifold and score are estimated; the training images of the data unless said."""
     side: PositiveInt | None = None
-    """Pixels of the shorter side for score and tangent spaces; otherwise the images' own up to 64, above that
-    64, or 32 where an estimate is made of fewer than 1,000 images."""
+    """Pixels of the shorter side for score and tangent spaces; unless said the images' own up to 64, above
+    that 64, or 32 where an estimate is made of fewer than 1,000 images."""
     latent: PositiveInt | None = None
+    """Dimension k of the tangent spaces; as many principal components as hold 90 % unless said."""
     measures: Measures | None = None
-    """None: the defaults, with sigma 0.5, and 1.2 from 64 px, as in the paper."""
+    """What is measured; sigma is 1.2 from 64 px unless said, as in the paper."""
     gallery: NonNegativeInt = 4
+    """Images of the best and of the worst aligned that are shown."""
     reference: Path | None = None
-    """`records/sweep.json` of a `pags demo` on the same data, whose most accurate model is the reference."""
+    """records/sweep.json of a pags demo on the same data, whose most accurate model is the reference."""
 
 
 def run_audit(
@@ -86,7 +93,7 @@ def run_audit(
     state = Auditing(settings, store)
     progress("looking at the models", 0.0)
     subjects, best = state.subjects(models), best_of_sweep(settings)
-    state.estimators.check(state.measures.sigma)
+    state.check()
     for place, (name, made) in enumerate(state.estimators.trainings):
         made.value(lambda share, name=name, place=place: progress(name, 0.2 * (place + share)))  # type: ignore[misc]
     found = {}
@@ -153,7 +160,9 @@ class Auditing:
     @cached_property
     def measures(self) -> Measures:
         """What is measured."""
-        given = self.settings.measures or Measures(sigma=1.2 if min(self.size) >= LARGEST else 0.5)
+        given = self.settings.measures or Measures()
+        if "sigma" not in given.model_fields_set and min(self.size) >= LARGEST:
+            given = given.with_(sigma=1.2)
         return given.with_(seed=self.settings.seed)
 
     @cached_property
@@ -183,6 +192,13 @@ class Auditing:
             self.test, tangent=made.tangent, denoiser=made.denoiser, second=made.second, size=self.size,
             measures=self.measures, keep=self.cache.keep,
         )  # fmt: skip
+
+    def check(self) -> None:
+        """Raise for settings that some later step would refuse, before anything is trained."""
+        self.estimators.check(self.measures.sigma)
+        one = self.test.take(slice(0, 2))
+        for metric in EvaluationSet.of(one, measures=self.measures).metrics:
+            metric.compare(one.images, one.images)  # images that are too small for LPIPS are refused here
 
     def subjects(self, specs: Sequence[str]) -> list[Subject]:
         """The models, loaded and tried, with their untrained controls."""

@@ -6,13 +6,14 @@ leaves unfinished, the other continues.
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from queue import Empty
 from typing import Any, Protocol
 
 import torch
@@ -131,19 +132,20 @@ def costly_first(tasks: Sequence[Task]) -> list[Task]:
 
 # Worker processes ----------------------------------------------------------------------------------------
 
-_state: State | None = None  # of a worker process, which serves one experiment
+_worker: "_Worker | None" = None  # of a worker process, which serves one experiment
 _told: Any = None
 
 
 def _begin(make: Make, told: Any) -> None:
-    global _state, _told
+    global _worker, _told
     torch.set_num_threads(1)  # two processes with two threads each wait for each other
-    _state, _told = make(), told
+    _worker, _told = _Worker(make), told
 
 
 def _do(place: int, what: tuple[Any, ...]) -> None:
-    assert _state is not None
-    _state.do(what, lambda share: _told.put((place, share)))
+    assert _worker is not None
+    _told.put((place, 0.0))
+    _worker.do(what, lambda share: _told.put((place, share)))
 
 
 def _in_processes(
@@ -151,50 +153,59 @@ def _in_processes(
 ) -> None:
     """The tasks, each in one of a few processes with one thread each."""
     context = multiprocessing.get_context("spawn")
-    told, shares = context.Queue(), dict[int, float]()
-    order = costly_first(tasks)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(make, told))
+    told, shares = context.SimpleQueue(), dict[int, float]()
+    order, others = costly_first(tasks), set(multiprocessing.active_children())
+    pool, running = ProcessPoolExecutor(count, context, _begin, (make, told)), dict[Future[None], int]()
     try:
-        running: dict[Future[None], int] = {pool.submit(_do, p, t.what): p for p, t in enumerate(order)}
+        with _deaf():
+            running |= {pool.submit(_do, place, task.what): place for place, task in enumerate(order)}
         while running:
             finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             last = _heard(told, shares)
             for future in finished:
+                try:
+                    future.result()
+                except BrokenProcessPool as error:
+                    begun = [order[place] for place, share in shares.items() if share < 1]
+                    raise _lost(begun, error) from error
                 last = running.pop(future)
-                _result(future, order[last])
                 shares[last] = 1.0
             if last is not None:
                 spent = sum(order[place].cost * share for place, share in shares.items())
                 progress(order[last].name, (done + spent) / total)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            if process.name.startswith("SpawnProcess"):
-                process.terminate() if running else None
+        if running:  # an error, or Ctrl-C: what has been begun is not waited for
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
         told.close()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started here leave Ctrl-C, which a terminal sends to all, to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may choose what is done with signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _heard(told: Any, shares: dict[int, float]) -> int | None:
     """Take in what the workers said, and give the place of the last one heard."""
     last = None
-    while True:
-        try:
-            last, share = told.get_nowait()
-        except Empty:
-            return last
+    while not told.empty():
+        last, share = told.get()
         shares[last] = max(share, shares.get(last, 0.0))
+    return last
 
 
-def _result(future: "Future[None]", task: Task) -> None:
-    try:
-        future.result()
-    except BrokenProcessPool as error:
-        raise _lost(task, error) from error
-
-
-def _lost(task: Task, error: Exception) -> PagsError:
+def _lost(tasks: Sequence[Task], error: Exception) -> PagsError:
     return PagsError(
-        f"a worker to finish {task.name!r}",
+        f"a worker to finish {' or '.join(repr(task.name) for task in tasks) or 'its task'}",
         got=f"{type(error).__name__}, the worker is gone",
         suggestion="running again (finished work is kept), with fewer workers where memory ran out",
     )
@@ -239,7 +250,7 @@ def _spread(ray: Any, workers: Sequence[Any], tasks: Sequence[Task]) -> Iterator
                 raise error.cause from error
             raise
         except ray.exceptions.RayError as error:
-            raise _lost(task, error) from error
+            raise _lost([task], error) from error
         if waiting:
             following = waiting.pop(0)
             running[worker.do.remote(following.what)] = (worker, following)
@@ -247,7 +258,7 @@ def _spread(ray: Any, workers: Sequence[Any], tasks: Sequence[Task]) -> Iterator
 
 
 class _Worker:
-    """One process of the cluster with its state."""
+    """One process with its state."""
 
     def __init__(self, make: Make) -> None:
         self.make = make
@@ -257,8 +268,8 @@ class _Worker:
         """Made by the first task, whose error then says why it cannot be made."""
         return self.make()
 
-    def do(self, what: tuple[Any, ...]) -> None:
-        self.state.do(what, lambda share: None)
+    def do(self, what: tuple[Any, ...], report: Report = lambda share: None) -> None:
+        self.state.do(what, report)
 
 
 def _ray() -> Any:

@@ -44,11 +44,13 @@ class GenerateSettings(Settings):
     """The problems that are set, the same for every model."""
 
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = TASKS
+    """What is made."""
     images: Annotated[int, Field(ge=2)] = 64
+    """Test images, a seeded sample, that are degraded and restored; as many are synthesised."""
     shown: NonNegativeInt = 10
-    """Images of the panels."""
+    """Images of each that are shown."""
     steps: PositiveInt | None = None
-    """Steps of every procedure; None: the default of each."""
+    """Steps of every procedure; the default of each unless said."""
     classes: Literal["given", "predicted"] = "given"
     """Whose class a restoration aims at: the original's, or what the model sees in the degraded image."""
     noise: PositiveFloat = 0.3
@@ -58,6 +60,7 @@ class GenerateSettings(Settings):
     factor: Annotated[int, Field(ge=2)] = 2
     """How many times larger the small images are to become."""
     batch_size: PositiveInt = 256
+    """Images that are followed at a time."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ class Common(Settings):
     seed: int = 0
     """Random seed of everything that is drawn."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks run: cpu or cuda."""
     data_folder: Path | None = None
-    """Where downloads and prepared arrays lie; None: the usual place."""
+    """Folder of data sets; PAGS_DATA, or ~/.cache/pags/data, unless said."""
     resamples: PositiveInt = 2000
-    """Of every bootstrap interval."""
+    """Resamples of every bootstrap interval."""
 
 
 class Sweep(Settings):

@@ -39,28 +39,49 @@ class TrainSettings(Common):
     """What to train and how; None leaves the choice to the recipe."""
 
     data: str | None = None
+    """Data set, see pags data list; also file.py:name; the recipe's unless said."""
     recipe: str | None = None
+    """Settings of a known training, such as cifar10; those of the data's name unless said."""
     objective: str = "pgd"
+    """What is minimised: pgd, gradient-norm, smoothing, … or file.py:name."""
     strength: NonNegativeFloat = 0.5
+    """Strength of the objective, in its own unit: radius, noise or weight; 0 is standard training."""
     preset: Literal["ours", "paper", "release"] = "ours"
+    """Whose reading of the paper, see docs/choices.md."""
     architecture: str | None = None
+    """Network, such as small-resnet or resnet18; the recipe's unless said."""
     activation: str | None = None
+    """Activation of the network, such as relu or gelu."""
     epochs: PositiveInt | None = None
+    """Passes over the training images; the recipe's unless said."""
     batch_size: PositiveInt | None = None
+    """Images per step, of all devices together."""
     learning_rate: PositiveFloat | None = None
+    """Highest learning rate of the schedule."""
     clip_norm: PositiveFloat | None = None
+    """Norm above which the gradient of the weights is clipped."""
     scale_rate: bool = True
+    """Lower the learning rate for strong penalties, as in the paper's B.2."""
     attack_steps: PositiveInt | None = None
+    """Steps of the attack of adversarial training; the recipe's unless said."""
     devices: PositiveInt = 1
+    """Processes that share each batch, one per accelerator."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it is trained: cpu, cuda, or auto for what there is."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Precision of training; measuring is always in float32."""
     compile: bool = False
+    """Compile the training step, which pays for long trainings."""
     channels_last: bool = True
+    """Keep images with their channels last, which is faster."""
     evaluate_every: NonNegativeInt = 1
     """Epochs between accuracies; 0: none before the end."""
     evaluate_images: PositiveInt = 512
+    """Test images of the accuracies between epochs; in the end all are taken."""
     evaluate_radius: NonNegativeFloat = 0.5
+    """Radius of the l2 attack under which accuracy is measured."""
     evaluate_steps: PositiveInt = 20
+    """Steps of that attack."""
 
     def resolved(self) -> tuple[str, Training]:
         """The data set, and the training with everything decided.

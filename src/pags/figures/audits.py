@@ -10,6 +10,8 @@ from pags.records import IntervalRecord, ModelRecord, Record
 
 ROW = 3
 """Panels of a row."""
+LONGEST = 32
+"""Letters of a model's name beside an axis, of which the last say most; a longer one leaves no room for it."""
 TASK_AXES = {
     "named": "Share recognised as the target", "psnr": "PSNR in dB",
     "lpips": "LPIPS distance (lower is closer)",
@@ -61,7 +63,8 @@ def _dotted(rows: Mapping[str, tuple[ModelRecord, str]], title: str) -> FigureDa
     if not known:
         return None
     metrics = next(iter(known.values()))[0]["settings"]["metrics"]
-    panels = [_dots(metric, list(known), list(known.values())) for metric in metrics]
+    names = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST:]}" for name in known]
+    panels = [_dots(metric, names, list(known.values())) for metric in metrics]
     return curves(READ, _in_rows(panels), title=title)
 
 
