@@ -443,7 +443,7 @@ def evaluation_set(on: Callable[[Any], Any], kind: str = "an estimator", **more:
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
+    assert set(found) == set(expected)
     for name, column in expected.items():
         assert found[name].device.type == "cpu", name
         torch.testing.assert_close(
