@@ -12,12 +12,8 @@ import sys
 import torch
 
 import pags
+from pags import manifold, measure, score, training
 from pags.classifiers.build import build_classifier
-from pags.classifiers.modes import correct
-from pags.manifold import Autoencoder, Reconstruction, decoder_tangent
-from pags.measure import Reference, equal_norm, off_manifold_share
-from pags.score import Denoising, IdealDenoiser, UNetDenoiser, score_of
-from pags.seeds import generator
 
 QUICK = "--quick" in sys.argv
 STRENGTHS = (0.0, 1.0) if QUICK else (0.0, 0.3, 0.6, 1.0, 1.5, 2.5)
@@ -37,18 +33,19 @@ def main() -> None:
 
     # Section 4: the data manifold is the image of an autoencoder's decoder, its tangent space at an image is
     # spanned by the columns of the decoder's Jacobian there.
-    autoencoder = Autoencoder(images.shape, latent=16, widths=(32, 64))
+    autoencoder = manifold.Autoencoder(images.shape, latent=16, widths=(32, 64))
     plan = pags.Plan(epochs=epochs(60), optimizer="adam", learning_rate=2e-3, weight_decay=0)
-    pags.fit(autoencoder, Reconstruction(), images, plan, seed=SEED)
-    basis, _ = decoder_tangent(autoencoder, test.images)  # (n, d, k), orthonormal columns
+    pags.fit(autoencoder, manifold.Reconstruction(), images, plan, seed=SEED)
+    basis, _ = manifold.decoder_tangent(autoencoder, test.images)  # (n, d, k), orthonormal columns
 
     # Section 4: the score of a class follows from a denoiser, (D(x, σ) − x) / σ² in its coordinates.
-    denoiser = UNetDenoiser(images.shape[0], classes=len(images.classes))
+    denoiser = score.UNetDenoiser(images.shape[0], classes=len(images.classes))
     plan = pags.Plan(epochs=epochs(40), optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.99)
-    pags.fit(denoiser, Denoising(), images, plan, seed=SEED)
-    reference = Reference.of(score_of(denoiser, test.images, SIGMA, test.labels))
-    floor = reference.floor(generator(SEED, "floor")).mean()
-    ideal = score_of(IdealDenoiser(images.images, images.labels), test.images, SIGMA, test.labels)
+    pags.fit(denoiser, score.Denoising(), images, plan, seed=SEED)
+    reference = measure.Reference.of(score.score_of(denoiser, test.images, SIGMA, test.labels))
+    floor = reference.floor(torch.Generator().manual_seed(SEED)).mean()
+    other = score.IdealDenoiser(images.images, images.labels)  # a second estimate of the same score
+    ideal = score.score_of(other, test.images, SIGMA, test.labels)
     ceiling = reference.similarity(ideal).mean()
     print(f"1 − LPIPS with the score: floor (noise) {floor:.3f}, ceiling (ideal denoiser) {ceiling:.3f}\n")
 
@@ -57,17 +54,17 @@ def main() -> None:
     for strength in STRENGTHS:
         # B.1, objective 4: cross-entropy at the worst image that l2-PGD finds within epsilon.
         model = build_classifier("small-resnet", images.shape[0], len(images.classes), mean=mean, std=std)
-        objective = pags.make_objective("pgd", strength, attack_steps=7)
+        objective = training.make_objective("pgd", strength, attack_steps=7)
         pags.fit(model, objective, images, pags.Plan(epochs=epochs(15), learning_rate=0.1), seed=SEED)
-        accuracy = correct(model, test.images, test.labels).mean()
+        accuracy = (model.eval()(test.images).argmax(1) == test.labels).float().mean()
 
         # Figure 3, top: how much the output changes on and off the manifold, at equal norm.
-        draws = generator(SEED, "directions")
-        change = equal_norm(model, test.images, basis, [NORM], draws=draws)
+        draws = torch.Generator().manual_seed(SEED)
+        change = measure.equal_norm(model, test.images, basis, [NORM], draws=draws)
 
         # Definition 2: the share of the gradient's energy that is not in the tangent space.
-        gradient = pags.input_gradient(model, test.images, "logit", test.labels)
-        rho2 = off_manifold_share(gradient, basis)
+        gradient = measure.input_gradient(model, test.images, "logit", test.labels)
+        rho2 = measure.off_manifold_share(gradient, basis)
 
         # Figure 3, bottom: does the gradient look like the score?
         similarity, cosine = reference.similarity(gradient), reference.cosine(gradient)

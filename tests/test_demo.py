@@ -21,6 +21,8 @@ from pags.report.pages import write_report
 from pags.store import Store
 
 CONFIG = """
+train_images = 320
+images = 40
 resamples = 100
 gallery = 3
 sweeps = [
@@ -47,6 +49,8 @@ average = 0.99
 
 ADAM = {"epochs": 2, "optimizer": "adam", "weight_decay": 0}
 TINY: dict[str, Any] = {
+    "train_images": 320,
+    "images": 40,
     "resamples": 100,
     "gallery": 3,
     "sweeps": [

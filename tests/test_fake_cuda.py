@@ -1,4 +1,4 @@
-"""Everything below the experiments on an accelerator that is not there.
+"""Everything on an accelerator that is not there: the parts, and the whole chain above them.
 
 torch's own fake tensors have no values and, without a GPU, no backward pass on "cuda". Here a tensor says
 that it is on another device (`meta`), holds its values on the CPU, and refuses to be mixed with tensors of
@@ -8,6 +8,8 @@ Forward mode crashes on such tensors; it is stood in for by two backward passes,
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +20,25 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
+import pags
+import tiny
 from conftest import built, network_with_batch_norm, seeded
+from pags import claims
 from pags.arrays import project
+from pags.auditing import EvaluationSet
+from pags.auditing.columns import measured
+from pags.auditing.result import model_record
+from pags.auditing.run import settings_of
 from pags.classifiers.identity import behaviour
 from pags.classifiers.modes import correct
 from pags.data.batches import Batch
-from pags.data.imageset import ImageSet
+from pags.data.imageset import DataSet, ImageSet
+from pags.experiments.cache import Cache, Lazy
+from pags.experiments.classifiers import Subject
+from pags.experiments.distractor import distractor_measures
+from pags.experiments.experiment import Experiment
+from pags.experiments.generation import generated
+from pags.experiments.problems import GenerateSettings
 from pags.generate import denoise, inpaint, super_resolve, synthesise
 from pags.generate.starts import gaussian_starts
 from pags.manifold import denoised, projection, tangent
@@ -45,6 +60,7 @@ from pags.score.denoiser import score_of
 from pags.score.exact import IdealDenoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import seeded_construction
+from pags.store import Store
 from pags.training.attack import PGD, robust_correct
 from pags.training.fit import Plan, fit
 from pags.training.objectives import OBJECTIVES, make_objective
@@ -398,3 +414,139 @@ def test_a_model_is_the_same_on_both_devices(away: None) -> None:
     assert behaviour(there(model()), (1, 8, 8)) == behaviour(model(), (1, 8, 8))
     data = ImageSet(images(), labels(), ("a", "b", "c"), "x")
     assert data.to(AWAY).identity == data.identity
+
+
+# --- the upper chain -------------------------------------------------------------------------------------
+# Fault 3: LPIPS never moved to the device, and statistics mixed its columns with weights of the CPU, so that
+# the first measured model raised, after autoencoder and denoiser had been trained.
+
+
+def image_set(**more: Any) -> ImageSet:
+    return ImageSet(images(), labels(), ("a", "b", "c"), "x", **more)
+
+
+ESTIMATES: dict[str, Callable[[Callable[[Any], Any]], dict[str, Any]]] = {
+    "an estimator": lambda on: {"tangent": LocalPCA(images().repeat(3, 1, 1, 1), 2, neighbours=9)},
+    "bases of the CPU": lambda on: {"tangent": bases()},
+    "nothing of the manifold": lambda on: {},
+    "a higher resolution": lambda on: {"size": (4, 4), "conditional": False},
+}
+
+
+def evaluation_set(on: Callable[[Any], Any], kind: str = "an estimator", **more: Any) -> EvaluationSet:
+    given = ESTIMATES[kind](on)
+    second = None if "size" in given else IdealDenoiser(images(), labels())
+    return EvaluationSet.of(
+        on(image_set()), denoiser=on(unet()), second=second, norms=(0.5, 1.0), radii=(0.3,), attack_steps=2,
+        directions=1, smooth_samples=2, **(given | more),
+    )  # fmt: skip
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert set(found) == set(expected)
+    for name, column in expected.items():
+        assert found[name].device.type == "cpu", name
+        torch.testing.assert_close(
+            found[name], column, atol=2e-3, rtol=2e-3, equal_nan=True, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+@pytest.mark.parametrize("kind", ESTIMATES)
+def test_columns_and_records_are_those_of_the_cpu(kind: str, away: None) -> None:
+    found, records = [], []
+    for on in (here, there):
+        evaluation, control = evaluation_set(on, kind), network_with_batch_norm(seed=3).eval()
+        evaluation.prepare()
+        found.append(measured(on(model()), evaluation, control=on(control)))
+        settings = settings_of(evaluation, control=True)
+        records.append(model_record("m", {}, settings, [found[-1]], lost=None, resamples=20))
+    assert_close(found[1], found[0])
+    assert records[1]["settings"] == records[0]["settings"]
+    for name, mean in records[0]["means"].items():
+        other = records[1]["means"][name]
+        assert (mean is None) == (other is None)
+        if mean and other:
+            assert other["estimate"] == pytest.approx(mean["estimate"], rel=2e-3, abs=2e-3)
+
+
+def test_an_audit_with_its_pictures_is_that_of_the_cpu(away: None) -> None:
+    audits = [
+        pags.audit(on(model()), evaluation_set(on, of_class="true", metrics=("lpips",)), gallery=2)
+        for on in (here, there)
+    ]
+    assert_close(audits[1].columns, audits[0].columns)
+    assert_close(audits[1].panels, audits[0].panels)
+
+
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[[Any], Any]], Experiment]:
+    """An experiment of networks that are at hand, on the device; nothing of it is trained."""
+
+    def make(on: Callable[[Any], Any]) -> Experiment:
+        made = Experiment(
+            tiny.settings(sweeps=({"objective": "pgd", "strengths": (0, 1, 2)},), gallery=3),
+            Store(tmp_path / on.__name__),
+        )
+        made.cache = Cache(made.store, "cpu" if on is here else "meta")
+        made.data = DataSet(on(image_set()), on(image_set()))
+        made.estimators = SimpleNamespace(  # type: ignore[assignment]
+            tangent=LocalPCA(images().repeat(3, 1, 1, 1), 2, neighbours=9), second=None,
+            denoiser=IdealDenoiser(images(), labels()),
+        )  # fmt: skip
+
+        def subject(name: str, seed: int) -> Subject:
+            network = network_with_batch_norm(seed=seed).eval()
+            return Subject(name, Lazy(["network", seed], lambda: on(network)), {})
+
+        made.untrained = lambda repeat=0: subject("untrained", 9)  # type: ignore[method-assign]
+        made.model = lambda objective, strength, repeat=0: subject(  # type: ignore[method-assign]
+            f"pgd {strength:g}", int(strength)
+        )
+        return made
+
+    return make
+
+
+def test_a_sweep_with_gallery_records_and_claims_is_that_of_the_cpu(
+    sweeps: Callable[[Callable[[Any], Any]], Experiment], away: None
+) -> None:
+    galleries, columns, claimed = [], [], []
+    for on in (here, there):
+        made = sweeps(on)
+        made.do(("prepare",), lambda share: None)
+        galleries.append(made.gallery())
+        columns.append({n: v.cpu() for n, v in made.runs("pgd", 1.0)[0].items()})
+        assert made.model_record("pgd", 1.0)["regime"]["rule"]
+        assert len(made.score_shares()["off"]) == len(made.score_shares()["sigmas"])
+        kinds = [made.runs("pgd", strength)[0] for strength in (0.0, 1.0, 2.0)]
+        claimed.append(
+            claims.judge_sweep([kinds], objective="pgd", norm=0.5, control=made.runs("untrained", 0.0))
+        )
+    assert_close(galleries[1], galleries[0])
+    assert_close(columns[1], columns[0])
+    assert [c["claim"] for c in claimed[1]] == [c["claim"] for c in claimed[0]]
+    for plain, other in zip(*claimed, strict=True):
+        if plain["estimate"] is not None and abs(plain["estimate"]) < 10:
+            assert other["estimate"] == pytest.approx(plain["estimate"], rel=0.02, abs=0.02)
+
+
+def test_distractor_measures_and_claims_are_those_of_the_cpu(away: None) -> None:
+    found = []
+    for on in (here, there):
+        data = on(image_set(masks=masks()))
+        columns = distractor_measures(
+            on(model()), data, data, levels=(0.0, 0.2), directions=2, attack=PGD(0.3, 2), seed=0
+        )
+        found.append({name: column.cpu() for name, column in columns.items()})
+        judged = claims.judge_distractor([columns], [columns], subject="A", levels=[1])
+        assert len(judged) == len(claims.distractor.CLAIMS)
+    assert_close(found[1], found[0])
+
+
+def test_generation_is_that_of_the_cpu(away: None) -> None:
+    found = []
+    for on in (here, there):
+        judge, settings = network_with_batch_norm(seed=5).eval(), GenerateSettings(images=4, steps=2)
+        made = generated(on(model()), on(judge), on(image_set()), on(image_set()), settings, 0)
+        found.append({name: value.cpu() for name, value in made.items()})
+    assert_close(found[1], found[0])

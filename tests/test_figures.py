@@ -251,3 +251,13 @@ def test_signs_are_told_apart_without_red_or_green(sight: str) -> None:
     assert opposed[64] > 0.15
     assert opposed[192] < -0.05
     assert abs(opposed[128]) < 0.03
+
+
+def test_long_paths_of_models_leave_room_for_the_figure() -> None:
+    """Once the axes collapsed; two files of one name stay two."""
+    folders = ("/home/somebody/a/very/long/way/down", "/home/somebody/else/and/as/long/a/way")
+    models = made.audit_record([f"{folder}/mine.py:network" for folder in folders])["models"]
+    assert audits.labels(models) == ["mine.py:network (1)", "mine.py:network (2)"]
+    for data in (audits.robustness(models), audits.similarity(models)):
+        assert data is not None
+        assert render(draw(data), "svg")

@@ -11,7 +11,7 @@ from pags.records import IntervalRecord, ModelRecord, Record
 ROW = 3
 """Panels of a row."""
 LONGEST = 32
-"""Letters of a model's name beside an axis, of which the last say most; a longer one leaves no room for it."""
+"""Letters of a model's name beside an axis, of which the last say most."""
 TASK_AXES = {
     "named": "Share recognised as the target", "psnr": "PSNR in dB",
     "lpips": "LPIPS distance (lower is closer)",
@@ -20,7 +20,8 @@ TASK_AXES = {
 
 def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
     """Change of the output over the norm of the perturbation, a panel per model; None without a manifold."""
-    panels = [_robustness(model) for model in models if f"on {model['settings']['norm']:g}" in model["means"]]
+    measured = [(model, f"on {model['settings']['norm']:g}" in model["means"]) for model in models]
+    panels = [_robustness(m, label) for (m, has), label in zip(measured, labels(models), strict=True) if has]
     caption = (
         "How much the output changes under perturbations of one l2 norm: random directions split at the "
         "tangent space, both halves scaled to the norm. Bands are 95 % intervals."
@@ -28,21 +29,28 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
     return curves(caption, _in_rows(panels), title="Robustness on and off the manifold") if panels else None
 
 
-def _robustness(model: ModelRecord) -> Panel:
+def labels(models: Sequence[ModelRecord]) -> list[str]:
+    """Models in a figure, which has no room for paths: the last part, numbered where two agree."""
+    short = [model["name"].rpartition("/")[2][-LONGEST:] for model in models]
+    return [s if short.count(s) == 1 else f"{s} ({n})" for n, s in enumerate(short, 1)]
+
+
+def _robustness(model: ModelRecord, label: str) -> Panel:
     ticks = [f"{norm:g}" for norm in model["settings"]["norms"]]
     series = [
-        Series(label, part, [model["means"].get(f"{part} {norm}") for norm in ticks])
-        for part, label in SIDES.items()
+        Series(side, part, [model["means"].get(f"{part} {norm}") for norm in ticks])
+        for part, side in SIDES.items()
     ]
     y = f"output change ({model['settings'].get('change', 'softmax-l2')})"
-    return Panel(model["name"], "l2 norm of the perturbation", ticks, y, series, zero=True)
+    return Panel(label, "l2 norm of the perturbation", ticks, y, series, zero=True)
 
 
 def similarity(models: Sequence[ModelRecord]) -> FigureData | None:
     """Similarity of the first target's gradients with the score, a panel per metric, a line per model."""
     target = models[0]["settings"]["targets"][0]
     title = f"Similarity of the gradients of the {target_title(target)} and the score"
-    return _dotted({model["name"]: (model, target) for model in models}, title)
+    rows = {label: (model, target) for label, model in zip(labels(models), models, strict=True)}
+    return _dotted(rows, title)
 
 
 READ = (
@@ -63,8 +71,7 @@ def _dotted(rows: Mapping[str, tuple[ModelRecord, str]], title: str) -> FigureDa
     if not known:
         return None
     metrics = next(iter(known.values()))[0]["settings"]["metrics"]
-    names = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST:]}" for name in known]
-    panels = [_dots(metric, names, list(known.values())) for metric in metrics]
+    panels = [_dots(metric, list(known), list(known.values())) for metric in metrics]
     return curves(READ, _in_rows(panels), title=title)
 
 
