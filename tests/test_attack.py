@@ -22,8 +22,8 @@ from pags.training.attack import (
     adversarial_losses,
     ascent_direction,
     attack_outcome,
+    frozen_parameters,
     robust_correct,
-    weights_at_rest,
 )
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
@@ -385,7 +385,7 @@ def test_weights_ask_for_gradients_again_after_an_attack(norm: Norm) -> None:
     assert during
     assert not any(during)
     assert [p.requires_grad for p in model.parameters()] == before
-    with pytest.raises(KeyboardInterrupt), weights_at_rest(model):
+    with pytest.raises(KeyboardInterrupt), frozen_parameters(model):
         raise KeyboardInterrupt
     assert [p.requires_grad for p in model.parameters()] == before
 

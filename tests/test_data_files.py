@@ -563,7 +563,7 @@ ODD = {
     "a class of the test set alone": "class folders among owl, wren; got emu",
     "a class without images": "images in every class folder",
     "no test set": "both train and test",
-    "no class folders": "one subfolder of images a class",
+    "no class folders": "one subfolder of images per class",
     "no wnids": "class folders among n01440764",
     "an unknown list of classes": "classes=imagenet, or no such option",
     "no size": "a size of one pixel or more",

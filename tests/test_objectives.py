@@ -24,7 +24,7 @@ from conftest import (
 )
 from pags.data.batches import Batch
 from pags.errors import UsageError
-from pags.training.attack import PGD, Norm, weights_at_rest
+from pags.training.attack import PGD, Norm, frozen_parameters
 from pags.training.derivatives import CheaperDerivatives
 from pags.training.gradients import Penalised
 from pags.training.objectives import (
@@ -202,11 +202,11 @@ def test_cheaper_derivatives_are_those_of_torch(layout: torch.memory_format, tra
 
 
 def test_cheaper_derivatives_do_what_they_are_there_for() -> None:
-    """Rules are used from their size on; a scaling takes the place of BatchNorm with weights at rest."""
+    """Rules are used from their size on; a scaling takes the place of BatchNorm with frozen parameters."""
     model, x = built(convolutions).eval(), torch.rand(2, 3, 8, 8, generator=seeded(), requires_grad=True)
     kinds: list[str] = []
     for least in (0, 10**6):
-        with weights_at_rest(model), CheaperDerivatives(least=least):
+        with frozen_parameters(model), CheaperDerivatives(least=least):
             kinds.append(type(model[:2](x).grad_fn).__name__)
         with CheaperDerivatives(least=least):
             kinds.append(type(model[:1](x).grad_fn).__name__)

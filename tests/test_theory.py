@@ -293,7 +293,7 @@ def test_each_part_of_the_penalty_takes_away_its_own_part_of_the_gradient(
         assert run["only on"][-1]["rho2"] > run["only on"][0]["rho2"]
     rows = rows_of(part)
     assert rows["aligning the gradient makes robust off the manifold"]["low"] > 0
-    assert rows["pgd: away in excess"]["estimate"] > 0
+    assert rows["pgd: away under excessive regularisation"]["estimate"] > 0
 
 
 def test_quick_withholds_verdicts_that_its_trainings_cannot_bear(

@@ -30,7 +30,7 @@ def flatten(x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n d"]:
 
 
 def expand(values: Shaped[Tensor, "n"], like: Tensor) -> Tensor:
-    """One value an example, shaped (n, 1, …) to broadcast against `like`."""
+    """One value per example, shaped (n, 1, …) to broadcast against `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 

@@ -184,5 +184,5 @@ def _check_numbers(channels: int, classes: int, mean: Sequence[float], std: Sequ
         raise UsageError(
             f"mean and std of {channels} channels, std above zero",
             got=f"mean {tuple(mean)} and std {tuple(std)}",
-            suggestion="one number a channel, for images in [0, 1]",
+            suggestion="one number per channel, for images in [0, 1]",
         )

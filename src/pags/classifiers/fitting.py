@@ -120,7 +120,7 @@ def _best_candidate(state: State, channels: int, ignore: Sequence[str]) -> tuple
     best, most = "", 0.0
     for candidate in CANDIDATES:
         own, view, names, _ = _best_view(candidate, state, channels, ignore)
-        share = likeness(view, {names[name]: value for name, value in own.items()}, _head(own, names))
+        share = overlap(view, {names[name]: value for name, value in own.items()}, _head(own, names))
         if share > most:
             best, most = candidate, share
         if share == 1:
@@ -141,7 +141,7 @@ def _best_view(
         expected = {names[name]: value for name, value in own.items()}
         left_out = [name for name in view if name not in expected and beside(name, ignore)]
         kept = {name: value for name, value in view.items() if name not in set(left_out)}
-        if (share := likeness(kept, expected, _head(own, names))) > best[0]:
+        if (share := overlap(kept, expected, _head(own, names))) > best[0]:
             best = share, kept, names, left_out
     return own, *best[1:]
 
@@ -189,7 +189,7 @@ def differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     return [f"{len(names)} {kind} ({few(names)})" for kind, names in kinds if names]
 
 
-def likeness(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], head: set[str]) -> float:
+def overlap(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], head: set[str]) -> float:
     """The share of tensors that are in both with the same shape, but for counters and classes."""
     both = {name for name in state.keys() & expected.keys() if _alike(state, expected, name, name in head)}
     every = state.keys() | expected.keys()

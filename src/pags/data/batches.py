@@ -48,12 +48,12 @@ class Batch:
         return rows[self.places].to(self.images)
 
     def normals(self, draws: torch.Generator) -> PerImage:
-        """One standard normal number an image."""
+        """One standard normal number per image."""
         rows = torch.randn(self._rows, generator=draws, device=draws.device)
         return rows[self.places].to(self.images)
 
     def uniform(self, draws: torch.Generator) -> PerImage:
-        """One number an image, uniform in [0, 1)."""
+        """One number per image, uniform in [0, 1)."""
         rows = torch.rand(self._rows, generator=draws, device=draws.device)
         return rows[self.places].to(self.images)
 
@@ -77,7 +77,7 @@ def epoch_batches(
     """The batches of one epoch, in an order and with augmentations that `seed` and `epoch` alone decide.
 
     Args:
-        size: images a batch; the last batch may be smaller.
+        size: images per batch; the last batch may be smaller.
         first: batches to leave out at the start, for a run that is resumed in the middle of an epoch.
         crop: pixels of zero padding for random crops (0: none).
         flip: whether each image is mirrored with probability one half; "alternate": in every second epoch,

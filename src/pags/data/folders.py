@@ -1,4 +1,4 @@
-"""`folder:PATH`: image files, a folder a class, as torchvision's ImageFolder has them."""
+"""`folder:PATH`: image files, one folder per class, as torchvision's ImageFolder has them."""
 
 import hashlib
 import io
@@ -84,7 +84,7 @@ def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
     """
     if not root.is_dir():
         raise UsageError(
-            "a folder with one subfolder of images a class",
+            "a folder with one subfolder of images per class",
             got=f"{root}, which is not there",
             suggestion="checking the path after folder:",
         )
@@ -100,7 +100,7 @@ def list_files(root: Path, classes: Sequence[str] | None = None) -> Files:
     found = [(f"{name}/{file}", index[name]) for name in folders for file in _images_in(root / name)]
     if not found:
         raise UsageError(
-            "one subfolder of images a class",
+            "one subfolder of images per class",
             got=f"no images in subfolders of {root}",
             suggestion=f"the layout {root.name}/CLASS/IMAGE.png",
         )

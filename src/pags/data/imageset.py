@@ -56,7 +56,7 @@ class ImageSet:
             )
         if self.masks is not None and self.masks.shape != (len(self.pixels), *self.pixels.shape[2:]):
             raise UsageError(
-                f"masks as {(len(self.pixels), *self.pixels.shape[2:])} booleans, one a pixel",
+                f"masks as {(len(self.pixels), *self.pixels.shape[2:])} booleans, one per pixel",
                 got=f"{self.masks.dtype} {tuple(self.masks.shape)}",
                 suggestion="one mask for all channels of an image",
             )

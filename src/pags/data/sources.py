@@ -235,7 +235,7 @@ SOURCES: dict[str, Source] = {
         _prepared_here,
     ),
     "folder": Source(
-        "folder:PATH, image files, a folder a class",
+        "folder:PATH, image files, one folder per class",
         lambda place, **options: open_folder(place.path, **options),
         {"size": int, **_SPLIT, "classes": str, "background": str},
         takes_path=True,

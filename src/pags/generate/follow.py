@@ -21,7 +21,7 @@ from pags.errors import PagsError, UsageError
 from pags.training.gradients import log_odds_against
 
 Report = Callable[[float], None]
-"""Told the share of the work that is done."""
+"""Called with the fraction of the work completed."""
 
 Back = Callable[[Images, slice], Images]
 """From images that a step has moved, and their places among all, to the nearest that are allowed."""

@@ -38,7 +38,7 @@ def synthesise(
         radius: how far from its start an image may go in l2; None: as far as the steps carry it.
         frames: stations of the way to keep, besides the last.
         batch_size: images in memory at a time; does not change the result.
-        report: told the share that is done.
+        report: called with the fraction completed.
 
     Raises:
         UsageError: starts outside [0, 1], targets that are no classes, steps or lengths out of range.

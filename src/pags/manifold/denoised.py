@@ -61,7 +61,7 @@ class DenoiserTangent:
         for count, what in (
             (self.k, "dimensions"),
             (self.steps, "steps"),
-            (self.batch_size, "images a batch"),
+            (self.batch_size, "images per batch"),
         ):
             check_count(count, 1, what)
         if not self.sigma > 0:

@@ -59,7 +59,7 @@ class LocalPCA:
 
     def __post_init__(self) -> None:
         check_count(self.k, 1, "dimensions")
-        check_count(self.batch_size, 1, "images a batch")
+        check_count(self.batch_size, 1, "images per batch")
         if not self.k < self.neighbours <= len(self.cloud):
             raise UsageError(
                 f"neighbours from k + 1 = {self.k + 1} to the cloud's {len(self.cloud)} images",
@@ -98,7 +98,7 @@ class TangentInputs:
         k: dimension of the tangent spaces.
         autoencoder: trained on them, for what needs one.
         denoiser, sigma: trained on them, and the noise level (EDM's unit) of its Jacobian, likewise.
-        seed: names every draw.
+        seed: random seed of every draw.
     """
 
     train: ImageSet

@@ -149,7 +149,7 @@ class Spread:
 
 
 def scale_of(norm: nn.Module) -> Tensor:
-    """The derivative of BatchNorm in evaluation mode, one number a channel."""
+    """The derivative of BatchNorm in evaluation mode, one number per channel."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()

@@ -1,6 +1,6 @@
 """Projections onto tangent spaces whose bases are never kept: P = J (JᵀJ)⁺ Jᵀ through the Gram matrix.
 
-A basis takes d·k numbers an image, its Gram matrix k·k: 24 times fewer for k = 128 and 3×32×32 pixels. The
+A basis takes d·k numbers per image, its Gram matrix k·k: 24 times fewer for k = 128 and 3×32×32 pixels. The
 price is one backward and one forward pass through the decoder for each projection.
 """
 
@@ -72,7 +72,7 @@ def gram_projection(
     Raises:
         UsageError: a batch of no images.
     """
-    check_count(batch_size, 1, "images a batch")
+    check_count(batch_size, 1, "images per batch")
     with undisturbed(decode), torch.no_grad():
         parts = [gram_roots(jacobian(decode, part), tolerance=tolerance) for part in codes.split(batch_size)]
     roots, ranks = (torch.cat(column) for column in zip(*parts, strict=True))

@@ -94,7 +94,7 @@ def decoder_tangent(
     Raises:
         UsageError: a batch of no images.
     """
-    check_count(batch_size, 1, "images a batch")
+    check_count(batch_size, 1, "images per batch")
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
         for part in images.split(batch_size):

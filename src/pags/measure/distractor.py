@@ -116,7 +116,7 @@ def check_masks(images: Images, masks: Masks) -> None:
     """Raise unless every image has a mask of its size with some signal and some distractor."""
     if masks.shape != (len(images), *images.shape[2:]):
         raise UsageError(
-            f"masks of shape {(len(images), *images.shape[2:])}, one an image",
+            f"masks of shape {(len(images), *images.shape[2:])}, one per image",
             got=tuple(masks.shape),
             suggestion="mask.expand(len(images), -1, -1) for one mask of all images",
         )

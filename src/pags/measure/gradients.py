@@ -2,7 +2,7 @@
 
 A target is a scalar made of the logits, for the class in question where it needs one. The gradient of
 the *sum* of the logits is offered because the paper uses it (B.5); but cross-entropy never moves the sum of
-the last layer's rows, so for a network trained with it this gradient is that of a leftover of the
+the last layer's rows, so for a network trained with it this gradient is determined by the random
 initialisation. Measure it beside an untrained network before reading anything into it.
 """
 
@@ -198,7 +198,7 @@ def smooth_gradient(
         model, images, target, batch_size: as in `input_gradient`.
         labels: None: the class predicted for the clean image, for all its copies.
         sigma: standard deviation of the noise, for images in [0, 1].
-        samples: noisy copies an image.
+        samples: noisy copies per image.
         draws: where the noise comes from.
     """
     target = get_target(target)

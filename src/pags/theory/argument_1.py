@@ -38,11 +38,11 @@ def argument_1(
     Args:
         world: where images, labels and exact tangent spaces come from.
         strengths: λ, rising from 0.
-        seed: names every draw.
+        seed: random seed of every draw.
         runs: trainings a strength, with other images and other initial weights each.
         images: training images.
         epochs: epochs of each training.
-        on_run: told the share of trainings that is finished.
+        on_run: called with the fraction of trainings completed.
 
     Returns:
         Rows on what falls first, what falls further, and what it costs; the traces of every run.

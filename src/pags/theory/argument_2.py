@@ -39,7 +39,7 @@ def argument_2(
     Args:
         independent: a signal × distractor world of two classes whose distractor is independent of the label.
         informative: the same with an informative distractor, as a control.
-        seed: names every draw.
+        seed: random seed of every draw.
         runs: repetitions with other images.
         sizes: numbers of training images, rising.
         penalty: λ of mean (wᵀx − y)² + λ‖w‖².

@@ -56,11 +56,11 @@ def bayes_alignment(
 
     Args:
         world: where images and the exact Bayes gradient come from.
-        seed: names every draw.
+        seed: random seed of every draw.
         runs: repetitions with other images and initial weights each.
         images: training images; test images are four times as many.
         epochs: epochs of each training.
-        on_run: told the share of repetitions that is finished.
+        on_run: called with the fraction of repetitions completed.
 
     Returns:
         Rows with verdicts, and for each objective the measures of every run and strength.
@@ -156,7 +156,7 @@ def _there_and_back(name: str, cosine: torch.Tensor) -> list[Record]:
             over_seeds((peak - cosine[:, 0]).tolist()), above=0.0,
         ),
         row(
-            f"{name}: away in excess", PLACE,
+            f"{name}: away under excessive regularisation", PLACE,
             "Excessive strength moves the gradient away from the Bayes gradient.",
             f"fall of the cosine to the last strength, {said}; above 0",
             over_seeds((peak - cosine[:, -1]).tolist()), above=0.0,

@@ -62,7 +62,7 @@ def exactly(value: float) -> Interval:
 
 
 def over_images(values: PerImage, draws: torch.Generator) -> Interval:
-    """The mean of one number an image, with its bootstrap interval."""
+    """The mean of one number per image, with its bootstrap interval."""
     return interval(lambda means: means[:, 0], values[:, None], draws=draws)
 
 

@@ -67,7 +67,7 @@ def run_theory(
 
     Args:
         store: where the record goes; the figures are drawn from it by `pags.report.pages.write_theory`.
-        seed: names every draw; equal seeds give equal records on the same machine.
+        seed: random seed of every draw; equal seeds give equal records on the same machine.
         quick: a few seconds instead of a minute or more; intervals are wider, and verdicts that depend
             on long trainings are withheld.
         on_progress: told what is being done.

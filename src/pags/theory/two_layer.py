@@ -56,7 +56,7 @@ def two_layer(
     """Gradients off the subspace of trained networks, over the initialisation's scale and with weight decay.
 
     Args:
-        seed: names every draw.
+        seed: random seed of every draw.
         runs: repetitions with other subspaces, points and initial weights.
         d, k: dimensions of the space and of the subspace.
         width: hidden units.

@@ -30,7 +30,7 @@ class Ball(NamedTuple):
     """What an attack in one norm has of its own: three functions of perturbations and a radius."""
 
     start: Callable[[Images, PerImage, float], Images]
-    """Uniform in the ball, from standard normal numbers and one uniform number an image."""
+    """Uniform in the ball, from standard normal numbers and one uniform number per image."""
     step: Callable[[Images, float], Images]
     """The perturbation of the given length along which a linear loss rises the most."""
     project: Callable[[Images, float], Images]
@@ -163,7 +163,7 @@ class PGD:
             return Attacked(images.detach().clone(), stalled)
         ball, length = BALLS[self.norm], self.relative_step * self.radius / self.steps
         delta = self._into_ball(images, start, clip)
-        with MODES[self.statistics](model), weights_at_rest(model), cheaper_derivatives(model):
+        with MODES[self.statistics](model), frozen_parameters(model), cheaper_derivatives(model):
             for _ in range(self.steps):
                 gradient = ascent_direction(model, images + delta, labels)
                 gradient = zero_unless_directed(gradient if within is None else within(gradient))
@@ -189,7 +189,7 @@ class PGD:
 
 
 @contextmanager
-def weights_at_rest(model: nn.Module) -> Iterator[None]:
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
     """No weight asks for a gradient inside, so that nothing is kept for one; afterwards those that did do."""
     asking = [weight for weight in model.parameters() if weight.requires_grad and weight.is_leaf]
     for weight in asking:

@@ -105,7 +105,7 @@ class CheaperDerivatives(TorchFunctionMode):
 
 
 class _Scaling(Function):
-    """Batch normalisation in evaluation mode with weights at rest: y = x · scale + shift."""
+    """Batch normalisation in evaluation mode with frozen parameters: y = x · scale + shift."""
 
     @staticmethod
     def forward(

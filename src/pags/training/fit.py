@@ -50,7 +50,7 @@ BATCHES_BETWEEN_CHECKS = 25
 SECONDS_BETWEEN_WORDS = 1.0
 
 Report = Callable[[float], None]
-"""Told the share of a piece of work that is done."""
+"""Called with the fraction of the work completed."""
 
 
 def epochs(
@@ -75,14 +75,14 @@ def epochs(
         objective: a loss for each image of a batch.
         data: the training images.
         plan: epochs, optimiser, schedule, augmentation.
-        seed: names every draw of the run.
+        seed: random seed of every draw of the run.
         slot: where the state is kept and looked for; None: nowhere. Of several processes, the first writes.
         fabric: device, precision and processes, see `make_fabric`; None: one process in float32 on the CPU.
         fingerprint: of everything that the run is a function of; a state with another one is refused.
         channels_last: whether weights and images are kept with the channels innermost, as convolutions want.
         compile: whether the objective sees the network through `torch.compile`, which has no second
             derivative: not for penalties on the gradient.
-        on_progress: told the share of the training that is done: at the start, where a run that is continued
+        on_progress: called with the fraction of the training completed: at the start, where a run that is continued
             has some of it behind it, about once a second, and after each epoch.
 
     Raises:

@@ -67,7 +67,7 @@ class GradientNorm:
 
 @dataclass(frozen=True)
 class Smoothness:
-    """l(f(x), y) + λ E‖f(x + ε) − f(x)‖², ε ~ N(0, σ²) (B.1, 2), on the logits, one draw an image and step.
+    """l(f(x), y) + λ E‖f(x + ε) − f(x)‖², ε ~ N(0, σ²) (B.1, 2), on the logits, one draw per image and step.
 
     Args:
         strength: λ, at least 0.
@@ -91,7 +91,7 @@ class Smoothness:
 
 @dataclass(frozen=True)
 class RandomisedSmoothing:
-    """E l(f(x + ε), y), ε ~ N(0, σ²) (B.1, 3; Cohen et al. 2019), one draw an image and step.
+    """E l(f(x + ε), y), ε ~ N(0, σ²) (B.1, 3; Cohen et al. 2019), one draw per image and step.
 
     Args:
         sigma: the noise's standard deviation for images in [0, 1].

@@ -50,7 +50,7 @@ def smoothed_counts(
         images: (images, c, h, w) in [0, 1].
         sigma: the noise's standard deviation, for images in [0, 1].
         n: noises an image.
-        draws: names the generators of the images, one number an image.
+        draws: names the generators of the images, one number per image.
         batch_size: noisy images that are seen at a time.
 
     Raises:

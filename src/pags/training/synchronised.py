@@ -82,7 +82,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (c,), (c,), ()
 
 
 def _across(values: Tensor) -> Tensor:
-    """One value a channel, shaped to broadcast against images."""
+    """One value per channel, shaped to broadcast against images."""
     return values[:, None, None]
 
 
