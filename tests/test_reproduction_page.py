@@ -22,7 +22,7 @@ from pags.figures import catalogue
 from pags.report import layout, words
 from pags.report.explore import KINDS, explorer
 from pags.report.grids import PALETTE
-from pags.report.pages import report_folder
+from pags.report.pages import write_report
 from pags.store import Store
 
 REGIMES = made.REGIMES
@@ -104,7 +104,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Written:
     found = {}
     for kind in KINDS_OF_PAGE:
         store = folder_of(kind, tmp_path_factory.mktemp(kind))
-        paths = report_folder(store)
+        paths = write_report(store)
         found[kind] = (store, paths, paths[-1].read_text())
     return found
 
@@ -140,7 +140,7 @@ def test_a_redrawing_elsewhere_is_the_same_to_the_byte(pages: Written, kind: str
     shutil.copytree(
         store.root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("figures", "*.html")
     )
-    again = report_folder(Store(tmp_path))
+    again = write_report(Store(tmp_path))
     for before, after in zip(paths, again, strict=True):
         assert before.read_bytes() == after.read_bytes(), after.name
 
@@ -188,11 +188,11 @@ def test_the_pdfs_embed_their_fonts_and_no_date(written: tuple[Store, list[Path]
 def test_a_folder_of_several_commands_gets_a_page_of_each(tmp_path: Path) -> None:
     folder_of("generate", tmp_path)
     finished(tmp_path, names=("3",))
-    names = [path.name for path in report_folder(Store(tmp_path))]
+    names = [path.name for path in write_report(Store(tmp_path))]
     assert names[-1] == "report.html"
     assert "generate-0.svg" not in names  # these images belong to the reproduction
     (tmp_path / "records" / "reproduction.json").unlink()
-    assert [path.name for path in report_folder(Store(tmp_path))][-1] == "generate.html"
+    assert [path.name for path in write_report(Store(tmp_path))][-1] == "generate.html"
 
 
 # Reproduction ------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_the_first_screen_answers_in_two_sentences() -> None:
 
 def test_a_users_objective_stands_beside_the_papers(tmp_path: Path) -> None:
     store = finished(tmp_path, objectives=("pgd", "trades"))
-    page = Page(report_folder(store)[-1].read_text())
+    page = Page(write_report(store)[-1].read_text())
     assert "My trades, τ = 0.6" in page.text
     assert page.text.count("My trades") >= 3  # first table, explorer, every model
 
@@ -250,9 +250,9 @@ def test_the_largest_figures_are_reduced_where_all_take_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = finished(tmp_path)
-    sizes = [len(page) for page in re.findall(r"<svg.*?</svg>", report_folder(store)[-1].read_text(), re.S)]
+    sizes = [len(page) for page in re.findall(r"<svg.*?</svg>", write_report(store)[-1].read_text(), re.S)]
     monkeypatch.setattr(layout, "FOR_FIGURES", sum(sizes) - 1)
-    page = report_folder(store)[-1].read_text()
+    page = write_report(store)[-1].read_text()
     assert page.count("Shown at a reduced resolution") == page.count('src="data:image/jpeg') == 1
 
 
@@ -269,7 +269,7 @@ def test_texts_in_the_records_stay_texts(tmp_path: Path) -> None:
     for model in sweep["models"]:
         model["regime"]["name"] = "</script><b>faint</b>"
     store.write_record("records/sweep.json", sweep)
-    page = report_folder(store)[-1].read_text()
+    page = write_report(store)[-1].read_text()
     assert "</script><b>" not in page
     assert "<b>faint</b>" not in page
     held = re.search(r'id="explorer-data">(.*?)</script>', page, re.DOTALL)
@@ -279,24 +279,24 @@ def test_texts_in_the_records_stay_texts(tmp_path: Path) -> None:
 
 def test_without_the_sweeps_there_is_no_explorer(tmp_path: Path) -> None:
     store = finished(tmp_path, parts=("world",), names=("2",))
-    page = report_folder(store)[-1].read_text()
+    page = write_report(store)[-1].read_text()
     assert "<canvas" not in page
     assert "explorer-data" not in page
     assert "Without sweeps" in page
 
 
 def test_without_figure_3_the_page_has_it_all_the_same(tmp_path: Path) -> None:
-    page = Page(report_folder(finished(tmp_path, names=("1",)))[-1].read_text())
+    page = Page(write_report(finished(tmp_path, names=("1",)))[-1].read_text())
     assert "Robustness and alignment over strength" in page.text
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(PagsError, match=r"reproduction\.json.*pags reproduce"):
-        report_folder(Store(tmp_path))
+        write_report(Store(tmp_path))
     store = finished(tmp_path)
     store.path("records/figure-03.json").unlink()
     with pytest.raises(PagsError, match="figure 3"):
-        report_folder(store)
+        write_report(store)
     sweep = made.sweep_record()
     gallery = made.gallery_of(sweep, 2)
     del gallery["layers smoothing 0.3 logit"]
@@ -409,7 +409,7 @@ def test_large_galleries_are_cut_to_what_a_page_may_take(shape: tuple[int, int, 
 def test_a_large_reproduction_makes_a_page_below_15_megabytes(tmp_path: Path) -> None:
     strengths = [0.1 * step for step in range(30)]
     store = finished(tmp_path, strengths=strengths, images=10, shape=(3, 32, 32))
-    path = report_folder(store)[-1]
+    path = write_report(store)[-1]
     assert 5e6 < path.stat().st_size < 15e6
     text = Page(path.read_text()).text
     assert re.search(r"it shows \d+ of 10 images and \d+ of 30 strengths", text)

@@ -82,7 +82,7 @@ def epochs(
         channels_last: whether weights and images are kept with the channels innermost, as convolutions want.
         compile: whether the objective sees the network through `torch.compile`, which has no second
             derivative: not for penalties on the gradient.
-        on_progress: called with the fraction of the training completed: at the start, where a run that is continued
+        on_progress: called with the fraction completed: at the start, where a run that is continued
             has some of it behind it, about once a second, and after each epoch.
 
     Raises:
