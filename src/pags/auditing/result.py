@@ -86,7 +86,7 @@ def model_record(
         "means": {quantity: plain(value) for quantity, value in means.items()},
         "ratios": {ratio: plain(value) for ratio, value in ratios.items()},
         "above_shuffled": {quantity: plain(value) for quantity, value in above.items()},
-        "regime": _regime(settings, ratios, lost),
+        "regime": _regime(settings, ratios, lost, means["correct"]),
         "runs": [{quantity: _mean(run[quantity]) for quantity in run} for run in runs],
     }
 
@@ -112,8 +112,20 @@ def ratio_of_means(
     return interval(lambda means: means[:, 0] / means[:, 1], tables, draws=draws, resamples=resamples)
 
 
-def _regime(settings: Record, ratios: Mapping[str, Interval], lost: Interval | None) -> RegimeRecord:
+def at_chance(settings: Record, accuracy: Interval) -> bool:
+    """Whether the accuracy may be that of guessing, or of always naming the most frequent class."""
+    return accuracy.low <= max(1 / settings["classes"], settings["majority"])
+
+
+AT_CHANCE = "at chance on these images; nothing else here describes a working classifier"
+
+
+def _regime(
+    settings: Record, ratios: Mapping[str, Interval], lost: Interval | None, accuracy: Interval
+) -> RegimeRecord:
     """The regime by the written rule; without a reference, only whether the model is off-manifold robust."""
+    if lost is None and at_chance(settings, accuracy):
+        return {"name": None, "accuracy_lost": None, "rule": AT_CHANCE}
     name = f"off/on {settings['norm']:g}"
     if name not in ratios:
         return {"name": None, "accuracy_lost": None, "rule": "no tangent spaces, so no regime"}

@@ -72,6 +72,8 @@ def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
         "metrics": [metric.name for metric in evaluation.metrics],
         "targets": list(evaluation.targets),
         "n": len(evaluation),
+        "classes": len(evaluation.data.classes),
+        "majority": float(evaluation.data.labels.bincount().max()) / len(evaluation),
         "shape": list(evaluation.data.shape),
         "size": list(evaluation.size),
         "images": _digest(evaluation.data),

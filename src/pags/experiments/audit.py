@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
 from pags.auditing import Audit, EvaluationSet, compare
@@ -44,6 +44,12 @@ class AuditSettings(Common):
     """Test images that are measured, a seeded, balanced sample."""
     architecture: str | None = None
     """Architecture of a file that does not name it, such as resnet18."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel that the models expect to be taken off, for images in [0, 1]."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Standard deviation of each channel, likewise."""
+    normalise: str | None = None
+    """imagenet, cifar10, none, or data for the training images' own, instead of mean and std."""
     classes: PositiveInt | None = None
     """Classes of the models; those of the data unless said."""
     denoiser: str | None = None
@@ -207,10 +213,18 @@ class Auditing:
             asked = self.settings
             subject = loaded(
                 spec, self.test, device=asked.device, name=name, architecture=asked.architecture,
-                classes=asked.classes,
+                classes=asked.classes, **self.normalisation(),
             )  # fmt: skip
             found.append(with_control(subject, self.settings.seed))
         return found
+
+    def normalisation(self) -> dict[str, Any]:
+        """What is said of the models' normalisation, for `load_classifier`."""
+        asked = self.settings
+        if asked.normalise == "data":
+            mean, std = self.train.statistics()
+            return {"mean": mean, "std": std}
+        return {"mean": asked.mean, "std": asked.std, "normalise": asked.normalise}
 
     def audited(self, subject: Subject) -> Audit:
         """The audit of one model, from the store where it is there."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pags.auditing.result import AT_CHANCE
 from pags.figures.sweeps import (
     STANDARD,
     UNTRAINED,
@@ -49,6 +50,10 @@ class Row:
     lines: Mapping[str, float] = field(default_factory=dict)
 
 
+LITTLE = 0.2
+"""Share of a gradient's energy below which what is seen of it at the score's size says little."""
+
+
 def is_aligned(found: ModelRecord) -> bool | None:
     """Whether the first target's gradients are closer to the score of their own image than to another's.
 
@@ -59,8 +64,43 @@ def is_aligned(found: ModelRecord) -> bool | None:
 
 
 def verdict(found: ModelRecord) -> str:
-    """Two sentences on a model: are its gradients aligned (see `is_aligned`), and how robust it is."""
-    return f"{_alignment(found)} {_robustness(found)}"
+    """Does the model work at all; if so, are its gradients aligned (`is_aligned`), and how robust it is."""
+    works = _works(found)
+    if found["regime"]["rule"] == AT_CHANCE:
+        return f"{works} It is {AT_CHANCE}."
+    return " ".join([works, _alignment(found), _robustness(found), *_contradictions(found)])
+
+
+def _works(found: ModelRecord) -> str:
+    """The accuracy with its interval against chance and the most frequent class."""
+    accuracy, settings = found["means"]["correct"], found["settings"]
+    if accuracy is None or accuracy["estimate"] is None or "classes" not in settings:
+        return ""
+    fresh = (
+        " with untrained weights" if str(found["about"].get("weights", "")).startswith("untrained") else ""
+    )
+    return (
+        f"Accuracy{fresh} {accuracy['estimate']:.1%} [{_end(accuracy, 'low'):.1%}, {_end(accuracy, 'high'):.1%}] "
+        f"(chance {1 / settings['classes']:.1%}, most frequent class {settings['majority']:.1%})."
+    )
+
+
+def _contradictions(found: ModelRecord) -> list[str]:
+    """What must be said beside the verdict: numbers that speak against each other, or against themselves."""
+    means, settings = found["means"], found["settings"]
+    target, metrics = settings["targets"][0], settings["metrics"]
+    kind, said = settings["compared with"].get(target, ""), list[str]()
+    metric = metrics[0] if metrics else ""
+    similar, top = estimate(means.get(f"{metric} {target}")), estimate(means.get(f"ceiling {metric} {kind}"))
+    if similar is not None and top is not None and similar > top:
+        said.append(f"Caution: the similarity ({similar:.3f}) is above its ceiling ({top:.3f}).")
+    cosine = means.get(f"bayes cosine {target}") or means.get(f"cosine {target}")
+    if cosine is not None and _end(cosine, "high") < 0 and is_aligned(found):
+        said.append("Caution: the cosine is negative though another metric sees similarity.")
+    kept = estimate(means.get(f"kept {target}"))
+    if kept is not None and kept < LITTLE:
+        said.append(f"Caution: only {kept:.0%} of the gradient's energy is left at the score's size.")
+    return said
 
 
 def audit_answer(record: AuditRecord) -> list[str]:
