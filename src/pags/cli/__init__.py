@@ -16,12 +16,24 @@ from pags.memory import keep_freed_memory
 
 COMMANDS = {
     "demo": ("demo", "The main job on what ships with the package, in minutes and without a download."),
-    "audit": ("audit", "Accuracy, on- and off-manifold robustness, and alignment with the score, of any classifier."),
+    "audit": (
+        "audit",
+        "Accuracy, on- and off-manifold robustness, and alignment with the score, of any classifier.",
+    ),
     "reproduce": ("reproduce", "The paper's figures, the records under them, and a verdict on each claim."),
     "train": ("train", "Train one robust classifier, and measure its clean and adversarial accuracy."),
-    "theory": ("theory", "The exact laboratory: the paper's theorems and arguments on worlds where the answer is known."),
-    "generate": ("generate", "Follow the gradient of a classifier: make, clean, complete and sharpen images, and measure the results."),
-    "convert": ("convert", "Weights out of a foreign checkpoint as safetensors; no code of the file is ever run."),
+    "theory": (
+        "theory",
+        "The exact laboratory: the paper's theorems and arguments on worlds where the answer is known.",
+    ),
+    "generate": (
+        "generate",
+        "Follow the gradient of a classifier: make, clean, complete and sharpen images, and measure the results.",
+    ),
+    "convert": (
+        "convert",
+        "Weights out of a foreign checkpoint as safetensors; no code of the file is ever run.",
+    ),
     "data": ("data", "List, fetch, prepare and look at images."),
     "lpips": ("look", "The perceptual distance of two images (LPIPS, AlexNet): 0 for equal ones."),
     "report": ("demo", "Draw figures and pages again, from the records alone."),

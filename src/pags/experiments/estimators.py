@@ -190,7 +190,9 @@ class Estimators:
                 if knows_classes(each):
                     score_of(each, one, sigma, labels)
         if self.manifold.file is not None:
-            file_digest(self.manifold.file)  # a file that is not there is the user's mistake, not an artefact's
+            file_digest(
+                self.manifold.file
+            )  # a file that is not there is the user's mistake, not an artefact's
             self._read(self.manifold.file)
 
     @cached_property

@@ -63,7 +63,7 @@ def _dotted(rows: Mapping[str, tuple[ModelRecord, str]], title: str) -> FigureDa
     if not known:
         return None
     metrics = next(iter(known.values()))[0]["settings"]["metrics"]
-    names = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST:]}" for name in known]
+    names = [name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}" for name in known]
     panels = [_dots(metric, names, list(known.values())) for metric in metrics]
     return curves(READ, _in_rows(panels), title=title)
 
