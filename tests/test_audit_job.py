@@ -97,7 +97,7 @@ def test_a_new_users_files_end_to_end(
     difference = record["pairs"][0]["differences"]["cosine logit"]["estimate"]
     assert difference == pytest.approx(float(both[0] - both[1]), abs=1e-6)
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 6
+    assert page.count("<svg") >= 6  # two figures of all models, two of each, and the pictures on top
     for address in ("http-equiv", "src=", "@import", 'href="http', "url(http"):
         assert address not in page  # nothing is fetched
 
@@ -366,7 +366,7 @@ def test_the_verdict_says_what_the_intervals_say() -> None:
     assert "changes more off the manifold" in verdict(model_record(0.5, 1.6))
     nothing = model_record(0.5, 1.0) | {"above_shuffled": {}, "ratios": {}}
     nothing["regime"] = {"name": None, "accuracy_lost": None, "rule": "no tangent spaces, so no regime"}
-    assert verdict(nothing).startswith("Alignment was not measured; its regime is unknown")
+    assert verdict(nothing).startswith("Alignment was not measured. Its regime is unknown")
     titles = [row.title for row in rows(model_record(0.5, 1.0))]
     assert titles[0] == "accuracy"
     assert any(title.startswith("cosine, logit") for title in titles)
