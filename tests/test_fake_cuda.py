@@ -436,9 +436,11 @@ ESTIMATES: dict[str, Callable[[Callable[[Any], Any]], dict[str, Any]]] = {
 def evaluation_set(on: Callable[[Any], Any], kind: str = "an estimator", **more: Any) -> EvaluationSet:
     given = ESTIMATES[kind](on)
     second = None if "size" in given else IdealDenoiser(images(), labels())
+    small: dict[str, Any] = {"norms": (0.5,), "radii": (0.3,), "attack_steps": 1, "directions": 1}
+    small |= {"targets": ("logit", "loss"), "metrics": ("lpips", "rank"), "smooth_targets": ("logit",)}
+    small |= {"smooth_samples": 1, "upsample_to": 32}
     return EvaluationSet.of(
-        on(image_set()), denoiser=on(unet()), second=second, norms=(0.5, 1.0), radii=(0.3,), attack_steps=2,
-        directions=1, smooth_samples=2, **(given | more),
+        on(image_set()), denoiser=on(unet()), second=second, **(small | given | more)
     )  # fmt: skip
 
 
@@ -484,7 +486,11 @@ def sweeps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callabl
 
     def make(on: Callable[[Any], Any]) -> Experiment:
         made = Experiment(
-            tiny.settings(sweeps=({"objective": "pgd", "strengths": (0, 1, 2)},), gallery=3),
+            tiny.settings(
+                sweeps=({"objective": "pgd", "strengths": (0, 1, 2)},),
+                gallery=3,
+                measures={"norms": (0.5,), "upsample_to": 32},
+            ),
             Store(tmp_path / on.__name__),
         )
         made.cache = Cache(made.store, "cpu" if on is here else "meta")
