@@ -4,11 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
+from conftest import seeded
 from pags.classifiers.build import build_classifier
+from pags.data.imageset import ImageSet
 from pags.errors import UsageError
 from pags.seeds import seeded_construction
+from pags.training.fit import fit
 from pags.training.objectives import OBJECTIVES, make_objective
 from pags.training.recipes import Recipe, read_recipe, recipe_names, scaled_rate
 
@@ -84,6 +88,22 @@ def test_recipes_of_plain_networks_go_together(name: str) -> None:
         assert len(strengths) >= 8
         assert strengths[-1] / strengths[0] >= (30 if objective in ("pgd", "smoothing") else 100)
     assert recipe.strengths["pgd"][-1] < 3072**0.5 / 2
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_strongest_network_of_a_sweep_can_be_trained(objective: str) -> None:
+    """Under excessive regularisation a network may learn nothing, but its loss is that of chance; without
+    the recipe's clip_norm that of smoothness goes beyond all bounds."""
+    recipe = read_recipe("cifar10-laptop")
+    pixels = torch.randint(0, 256, (64, 3, 32, 32), generator=seeded(), dtype=torch.uint8)
+    data = ImageSet(pixels, torch.arange(64) % 10, tuple("0123456789"), "random")
+    strength = recipe.strengths[objective][-1]
+    with seeded_construction(0, "test"):
+        model = build_classifier("plain-16-64-64", 3, 10, activation="gelu", mean=(0.5,) * 3, std=(0.3,) * 3)
+    rate = scaled_rate(recipe.plan.learning_rate, objective, strength)
+    plan = recipe.plan.model_copy(update={"batch_size": 32, "learning_rate": rate})
+    records = list(fit(model, make_objective(objective, strength, attack_steps=1), data, plan, seed=0))
+    assert records[-1].loss < 1.5 * math.log(10)  # a tenth of the probability for each class has log(10)
 
 
 @pytest.mark.parametrize("name", ["cifar", "", "../recipes/digits", "digits.toml"])
