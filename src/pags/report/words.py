@@ -76,11 +76,10 @@ def _works(found: ModelRecord) -> str:
     accuracy, settings = found["means"]["correct"], found["settings"]
     if accuracy is None or accuracy["estimate"] is None or "classes" not in settings:
         return ""
-    fresh = (
-        " with untrained weights" if str(found["about"].get("weights", "")).startswith("untrained") else ""
-    )
+    untrained = str(found["about"].get("weights", "")).startswith("untrained")
+    value, low, high = accuracy["estimate"], _end(accuracy, "low"), _end(accuracy, "high")
     return (
-        f"Accuracy{fresh} {accuracy['estimate']:.1%} [{_end(accuracy, 'low'):.1%}, {_end(accuracy, 'high'):.1%}] "
+        f"Accuracy{' with untrained weights' if untrained else ''} {value:.1%} [{low:.1%}, {high:.1%}] "
         f"(chance {1 / settings['classes']:.1%}, most frequent class {settings['majority']:.1%})."
     )
 
