@@ -11,6 +11,7 @@ TITLES = {
     "theorem_2": "Theorem 2",
     "argument_1": "Argument 1",
     "argument_2": "Argument 2",
+    "two_layer": "Two-layer networks",
     "bayes_gradient": "Bayes gradient",
 }
 
@@ -136,6 +137,31 @@ def _argument_2(found: Record) -> FigureData:
     return curves(caption, [[span, decay]])
 
 
+def _two_layer(found: Record) -> FigureData:
+    networks = found["networks"]
+
+    def points(name: str, style: str, what: str) -> Series:
+        values = [[run[what] for run in runs] for runs in networks.values()]
+        spread = [{"estimate": median(v), "low": min(v), "high": max(v)} for v in values]
+        return Series(name, style, spread)
+
+    ticks = [_wrapped(name) for name in networks]
+    norms = Panel(
+        "gradients after training", "initialisation", ticks, "mean norm of the gradient",
+        [points("on the subspace", "on", "on"), points("off the subspace", "off", "off")], log="y",
+    )  # fmt: skip
+    labels = Panel(
+        "a step off the subspace", "initialisation", ticks, "share of test points",
+        [points("labels changed off the subspace", "off", "flipped"), points("accuracy", "accuracy", "accuracy")],
+        limits=(-0.03, 1.03),
+    )  # fmt: skip
+    caption = (
+        "Two-layer ReLU networks trained on points of a linear subspace, by the scale of their first weights "
+        "relative to the usual one, and with weight decay: median of the runs and their range."
+    )
+    return curves(caption, [[norms, labels]])
+
+
 def _bayes_gradient(found: Record) -> FigureData:
     kinds = {"cosine": "cosine with the Bayes gradient", "rho2": "rho2", "accuracy": "accuracy"}
     panels = [
@@ -175,5 +201,5 @@ def _wrapped(name: str) -> str:
 
 FIGURES = {
     "theorem_1": _theorem_1, "theorem_2": _theorem_2, "argument_1": _argument_1, "argument_2": _argument_2,
-    "bayes_gradient": _bayes_gradient,
+    "two_layer": _two_layer, "bayes_gradient": _bayes_gradient,
 }  # fmt: skip
