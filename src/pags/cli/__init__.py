@@ -28,7 +28,8 @@ COMMANDS = {
     ),
     "generate": (
         "generate",
-        "Follow the gradient of a classifier: make, clean, complete and sharpen images, and measure the results.",
+        "Follow the gradient of a classifier: make, clean, complete and sharpen images, "
+        "and measure the results.",
     ),
     "convert": (
         "convert",

@@ -11,7 +11,7 @@ from pags.records import IntervalRecord, ModelRecord, Record
 ROW = 3
 """Panels of a row."""
 LONGEST = 32
-"""Letters of a model's name beside an axis, of which the last say most; a longer one leaves no room for it."""
+"""Letters of a model's name beside an axis, of which the last say most: longer ones leave no room."""
 TASK_AXES = {
     "named": "Share recognised as the target", "psnr": "PSNR in dB",
     "lpips": "LPIPS distance (lower is closer)",

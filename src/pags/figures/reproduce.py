@@ -16,7 +16,7 @@ from pags.experiments.engines import Progress
 from pags.experiments.experiment import Experiment
 from pags.experiments.made import made_now
 from pags.experiments.parts import PARTS, Parts
-from pags.experiments.scales import settings_for
+from pags.experiments.scales import changed, settings_for
 from pags.experiments.settings import ExperimentSettings, Pretrained, TransferSettings, read_toml
 from pags.experiments.smoothgrad import LEVELS, smooth_evaluation
 from pags.figures.catalogue import chosen, make
@@ -94,6 +94,9 @@ class ReproduceSettings(Settings):
         )
         tables = {**(read_toml(self.config) if self.config else {}), **self.experiment}
         settings = merged(settings, tables, where=str(self.config or "settings"))
+        unsaid = {"data", "seed", "device"} - self.model_fields_set
+        again = {name: value for name, value in {**said, "data": self.data}.items() if name not in unsaid}
+        settings = changed(settings, again)  # what is said here wins over the file
         if self.pretrained:
             networks = tuple(_network(text) for text in self.pretrained)
             transfer = {
