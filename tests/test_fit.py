@@ -1,5 +1,6 @@
 """Training: a run that is killed and resumed is the run that was left alone, bit by bit."""
 
+from importlib import import_module
 import itertools
 import logging
 import math
@@ -22,11 +23,12 @@ from pags.data.batches import Batch, batch_count, epoch_batches, random_crop, ra
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.store import Slot, Store
-from pags.training import fit as module
 from pags.training.attack import PGD
 from pags.training.fit import EpochRecord, Plan, epochs, fit, learning_rate
 from pags.training.objectives import (
     AdversarialTraining,
+
+module: Any = import_module("pags.training.fit")
     CrossEntropy,
     GradientNorm,
     Objective,
