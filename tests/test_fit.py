@@ -1,12 +1,12 @@
 """Training: a run that is killed and resumed is the run that was left alone, bit by bit."""
 
-from importlib import import_module
 import itertools
 import logging
 import math
 import os
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,14 +27,13 @@ from pags.training.attack import PGD
 from pags.training.fit import EpochRecord, Plan, epochs, fit, learning_rate
 from pags.training.objectives import (
     AdversarialTraining,
-
-module: Any = import_module("pags.training.fit")
     CrossEntropy,
     GradientNorm,
     Objective,
     RandomisedSmoothing,
 )
 
+module: Any = import_module("pags.training.fit")
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
 DATA = ImageSet(

@@ -37,7 +37,6 @@ from pags.training.parallel import launch, make_fabric
 from pags.training.synchronised import SynchronisedBatchNorm2d, synchronise
 
 module: Any = import_module("pags.training.fit")
-
 DATA = ImageSet(
     torch.randint(0, 256, (45, 1, 6, 6), generator=seeded(1), dtype=torch.uint8),
     torch.randint(0, 3, (45,), generator=seeded(2)),
