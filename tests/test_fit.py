@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,6 @@ from pags.data.batches import Batch, batch_count, epoch_batches, random_crop, ra
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.store import Slot, Store
-from pags.training import fit as module
 from pags.training.attack import PGD
 from pags.training.fit import EpochRecord, Plan, epochs, fit, learning_rate
 from pags.training.objectives import (
@@ -33,6 +33,7 @@ from pags.training.objectives import (
     RandomisedSmoothing,
 )
 
+module: Any = import_module("pags.training.fit")
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
 DATA = ImageSet(

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from pags.data.batches import Batch
 from pags.data.imageset import ImageSet
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.store import Slot, Store
-from pags.training import fit as module
 from pags.training import synchronised
 from pags.training.attack import PGD
 from pags.training.fit import Plan, fit
@@ -36,6 +36,7 @@ from pags.training.objectives import (
 from pags.training.parallel import launch, make_fabric
 from pags.training.synchronised import SynchronisedBatchNorm2d, synchronise
 
+module: Any = import_module("pags.training.fit")
 DATA = ImageSet(
     torch.randint(0, 256, (45, 1, 6, 6), generator=seeded(1), dtype=torch.uint8),
     torch.randint(0, 3, (45,), generator=seeded(2)),

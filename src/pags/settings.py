@@ -35,12 +35,13 @@ class Settings(BaseModel):
             ) from error
 
     def with_(self, **changes: Any) -> Self:
-        """A copy with some values changed, checked again.
+        """A copy with some values changed, checked again; what was never said counts as unsaid still.
 
         Raises:
             UsageError: an unknown name, or a value out of range.
         """
-        return type(self).of({**dict(self), **changes})
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).of(said | changes)
 
 
 def first_problem(error: ValidationError) -> str:

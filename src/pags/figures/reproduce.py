@@ -17,7 +17,7 @@ from pags.experiments.engines import Progress
 from pags.experiments.experiment import Experiment
 from pags.experiments.made import made_now
 from pags.experiments.parts import PARTS, Parts
-from pags.experiments.scales import own_sweep, settings_for
+from pags.experiments.scales import changed, own_sweep, settings_for
 from pags.experiments.settings import ExperimentSettings, Pretrained, TransferSettings, read_toml
 from pags.experiments.smoothgrad import LEVELS, smooth_evaluation
 from pags.figures.catalogue import chosen, make
@@ -98,6 +98,9 @@ class ReproduceSettings(Settings):
         settings = merged(settings, tables, where=str(self.config or "settings"))
         further = tuple(own_sweep(objective, settings.sweeps) for objective in self.objectives)
         settings = settings.with_(sweeps=(*settings.sweeps, *further))
+        unsaid = {"data", "seed", "device"} - self.model_fields_set
+        again = {name: value for name, value in {**said, "data": self.data}.items() if name not in unsaid}
+        settings = changed(settings, again)  # what is said here wins over the file
         if self.pretrained:
             networks = tuple(_network(text) for text in self.pretrained)
             transfer = {

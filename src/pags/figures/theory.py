@@ -152,7 +152,10 @@ def _two_layer(found: Record) -> FigureData:
     )  # fmt: skip
     labels = Panel(
         "a step off the subspace", "initialisation", ticks, "share of test points",
-        [points("labels changed off the subspace", "off", "flipped"), points("accuracy", "accuracy", "accuracy")],
+        [
+            points("labels changed off the subspace", "off", "flipped"),
+            points("accuracy", "accuracy", "accuracy"),
+        ],
         limits=(-0.03, 1.03),
     )  # fmt: skip
     caption = (
