@@ -30,7 +30,7 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
 
 
 def labels(models: Sequence[ModelRecord]) -> list[str]:
-    """The models in a figure, which has no room for paths: the last part of each, numbered where two agree."""
+    """The models in a figure, which has no room for paths: the last part of each, numbered where equal."""
     short = [model["name"].rpartition("/")[2][-LONGEST:] for model in models]
     return [s if short.count(s) == 1 else f"{s} ({n})" for n, s in enumerate(short, 1)]
 
