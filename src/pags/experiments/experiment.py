@@ -251,10 +251,10 @@ class Experiment:
         shares = {
             f"{sigma:g}": torch.cat(
                 [
-                    self.cache.keep(
+                    self.cache.made(
                         score_share, estimator=self.estimators.tangent, denoiser=self.estimators.denoiser,
                         images=part.small, sigma=sigma,
-                    )["share"].cpu()
+                    ).value()["share"].cpu()
                     for part in self.evaluation.parts
                 ]
             )

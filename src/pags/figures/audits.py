@@ -10,8 +10,8 @@ from pags.records import IntervalRecord, ModelRecord, Record
 
 ROW = 3
 """Panels of a row."""
-LONGEST = 32
-"""Letters of a model's name beside an axis, of which the last say most."""
+LONGEST = 36
+"""Letters of a model's name."""
 TASK_AXES = {
     "named": "Share recognised as the target", "psnr": "PSNR in dB",
     "lpips": "LPIPS distance (lower is closer)",
@@ -30,7 +30,7 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
 
 
 def labels(models: Sequence[ModelRecord]) -> list[str]:
-    """Models in a figure, which has no room for paths: the last part, numbered where two agree."""
+    """The models in a figure, which has no room for paths: the last part of each, numbered where equal."""
     short = [model["name"].rpartition("/")[2][-LONGEST:] for model in models]
     return [s if short.count(s) == 1 else f"{s} ({n})" for n, s in enumerate(short, 1)]
 
