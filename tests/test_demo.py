@@ -175,7 +175,7 @@ def test_the_demos_settings_are_the_defaults() -> None:
 
 
 def test_public_names_are_what_they_are_called() -> None:
-    for name in pags.__all__:
+    for name in dir(pags):
         assert getattr(pags, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         _ = pags.nothing  # type: ignore[attr-defined]

@@ -448,9 +448,8 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert set(found) == set(expected)
     for name, column in expected.items():
         assert found[name].device.type == "cpu", name
-        torch.testing.assert_close(
-            found[name], column, atol=2e-3, rtol=2e-3, equal_nan=True, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        close = partial(torch.testing.assert_close, atol=2e-3, rtol=2e-3, equal_nan=True)
+        close(found[name], column, msg=f"{name}: {found[name]} is not {column}")
 
 
 @pytest.mark.parametrize("kind", ESTIMATES)

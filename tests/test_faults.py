@@ -130,9 +130,14 @@ def test_fault_2_an_audit_after_the_weights_became_noise_is_not_that_of_before(t
 
 def edm_file(folder: Path, classes: int) -> str:
     """A small network of EDM's kind for the digits, of all classes (0) or of single ones alone."""
-    options: dict[str, Any] = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1}
+    options: dict[str, Any] = {
+        "model_channels": 8,
+        "channel_mult": [1, 2],
+        "num_blocks": 1,
+        "attn_resolutions": [4],
+    }
     make = PRECONDITIONERS["EDMPrecond"]
-    net = built(lambda: make(8, 1, label_dim=classes, model_type="SongUNet", attn_resolutions=[4], **options))
+    net = built(lambda: make(8, 1, label_dim=classes, model_type="SongUNet", **options))
     with torch.no_grad():
         for weight in net.parameters():
             weight.copy_(0.1 * torch.randn(weight.shape, generator=seeded(weight.numel())))
