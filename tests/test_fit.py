@@ -113,9 +113,9 @@ def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_abandoned_between_epochs_continues_bit_by_bit(plan: Plan, epochs: int, slot: Slot) -> None:
     weights, records = train(plan)
-    run = epochs(network_with_batch_norm(), CrossEntropy(), DATA, plan, seed=5, slot=slot)
+    run = module.epochs(network_with_batch_norm(), CrossEntropy(), DATA, plan, seed=5, slot=slot)
     before = list(itertools.islice(run, epochs))
-    run.close()  # type: ignore[attr-defined]
+    run.close()
     resumed, after = train(plan, slot=slot)
     assert_equal(resumed, weights)
     assert without_seconds(before + after) == without_seconds(records)

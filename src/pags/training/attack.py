@@ -20,7 +20,7 @@ from pags.arrays import Images, Labels, PerImage, clip_norm, has_direction, scal
 from pags.classifiers.modes import evaluating, normalising_by_batch, predict
 from pags.errors import UsageError
 from pags.training.derivatives import cheaper_derivatives
-from pags.training.gradients import log_odds_against
+from pags.training.gradients import label_loss, log_odds_against
 
 Norm = Literal["l2", "linf"]
 Statistics = Literal["running", "batch"]
@@ -165,7 +165,7 @@ class PGD:
         delta = self._into_ball(images, start, clip)
         with MODES[self.statistics](model), frozen_parameters(model), cheaper_derivatives(model):
             for _ in range(self.steps):
-                gradient = ascent_direction(model, images + delta, labels)
+                gradient = ascent_direction(model, images + delta, labels, coupled=self.statistics == "batch")
                 gradient = zero_unless_directed(gradient if within is None else within(gradient))
                 delta = self._into_ball(images, delta + ball.step(gradient, length), clip)
                 stalled += ~has_direction(gradient)
@@ -201,14 +201,19 @@ def frozen_parameters(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def ascent_direction(model: nn.Module, images: Images, labels: Labels) -> Float[Tensor, "n c h w"]:
+def ascent_direction(
+    model: nn.Module, images: Images, labels: Labels, *, coupled: bool = False
+) -> Float[Tensor, "n c h w"]:
     """Where each image's cross-entropy rises: the gradient of the log-odds against its label.
 
-    It is the gradient of the loss over 1 − p, so that it does not vanish where p rounds to 1.
+    It is the gradient of the loss over 1 − p, so that it does not vanish where p rounds to 1. Where the
+    images are coupled by the batch's statistics, that would weigh them against each other: there it is the
+    gradient of the loss.
     """
+    losses = label_loss if coupled else log_odds_against
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        return torch.autograd.grad(log_odds_against(model(images), labels).sum(), images)[0]
+        return torch.autograd.grad(losses(model(images), labels).sum(), images)[0]
 
 
 def robust_correct(
