@@ -8,6 +8,7 @@ Forward mode crashes on such tensors; it is stood in for by two backward passes,
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
