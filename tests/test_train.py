@@ -273,7 +273,7 @@ def test_tensorboard_that_is_not_installed(
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     status, _, errors = run(capsys, *WORDS, "--out", str(tmp_path), "--tensorboard")
     assert status == 1
-    assert "pip install 'pags[tensorboard]'" in errors
+    assert "pip install -e '.[tensorboard]'" in errors
 
 
 def test_a_line_an_epoch() -> None:

@@ -119,7 +119,7 @@ def timm_module(name: str) -> Any:
         raise PagsError(
             f"timm, which builds {name}",
             got="no such package installed",
-            suggestion="pip install 'pags[timm]'",
+            suggestion="pip install -e '.[timm]'",
         ) from error
     # A name may end in the tag of its weights: resnet50.a1_in1k.
     if not timm.is_model(name):

@@ -135,7 +135,7 @@ def _onnx(path: Path) -> nn.Module:
         raise PagsError(
             "onnx and onnx2torch, which make a network with gradients of an ONNX file",
             got=f"no such package ({error.name})",
-            suggestion="pip install 'pags[onnx]'",
+            suggestion="pip install -e '.[onnx]'",
         ) from error
     return _loaded(lambda: converter.convert(onnx.load(io.BytesIO(path.read_bytes()))), path)
 

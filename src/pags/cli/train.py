@@ -87,7 +87,7 @@ def _curves(folder: Path) -> Callable[[dict[str, Any]], None]:
         raise PagsError(
             "the package tensorboard, for --tensorboard",
             got="none installed",
-            suggestion="pip install 'pags[tensorboard]', or leaving --tensorboard out",
+            suggestion="pip install -e '.[tensorboard]', or leaving --tensorboard out",
         ) from error
     writer = SummaryWriter(str(folder))
 
