@@ -60,6 +60,9 @@ class Folder:
             (self.path / "look").write_text("first" if (self.path / "first").exists() else "alone")
         if kind == "die":
             os._exit(1)
+        if kind == "work on":
+            (self.path / rest[0]).write_text(str(os.getpid()))
+            time.sleep(600)
         if kind == "write":
             (self.path / rest[0]).write_text(str(os.getpid()))
 
@@ -226,6 +229,35 @@ def test_of_a_failed_run_no_worker_is_left_and_no_process_of_others_is_touched(t
     finally:
         bystander.terminate()
         bystander.join()
+
+
+def two_that_work_on(folder: Path) -> None:
+    """A run of two tasks that take long."""
+    tasks = [Task(name, 1, ("work on", name)) for name in "ab"]
+    run_tasks(tasks, partial(Folder, folder), engine="local", workers=2)
+
+
+def test_of_a_run_that_is_killed_no_worker_is_left(tmp_path: Path) -> None:
+    import multiprocessing
+
+    run = multiprocessing.get_context("spawn").Process(target=two_that_work_on, args=(tmp_path,))
+    run.start()
+    until = time.monotonic() + 120
+    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    workers = [int((tmp_path / name).read_text()) for name in "ab"]
+    run.kill()  # as a system out of memory does, so that it can tell its workers nothing
+    run.join()
+    until = time.monotonic() + 20
+    while any(is_running(worker) for worker in workers):
+        assert time.monotonic() < until, "a worker goes on without its run"
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 # --- Ray -------------------------------------------------------------------------------------------------

@@ -140,6 +140,15 @@ def _begin(make: Make, told: Any) -> None:
     global _worker, _told
     torch.set_num_threads(1)  # two processes with two threads each wait for each other
     _worker, _told = _Worker(make), told
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody left to report to, and would go on for hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(place: int, what: tuple[Any, ...]) -> None:
