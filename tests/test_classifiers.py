@@ -174,7 +174,7 @@ def test_an_unknown_name_of_timm_is_answered_with_names_that_are_close() -> None
 
 def test_without_timm_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(PagsError, match=r"pip install 'pags\[timm\]'"):
+    with pytest.raises(PagsError, match=r"pip install -e '\.\[timm\]'"):
         build("timm:resnet18")
 
 
