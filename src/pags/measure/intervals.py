@@ -39,9 +39,9 @@ def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
     few = 3 if n > 50 else 2
     yes, no = share * n, (1 - share) * n
     if 0 < yes <= few:
-        low = min(low, chi2.ppf(1 - level, 2 * yes) / (2 * n))
+        low = min(low, float(chi2.ppf(1 - level, 2 * yes)) / (2 * n))
     if 0 < no <= few:
-        high = max(high, 1 - chi2.ppf(1 - level, 2 * no) / (2 * n))
+        high = max(high, 1 - float(chi2.ppf(1 - level, 2 * no)) / (2 * n))
     return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)), level)
 
 
