@@ -359,7 +359,11 @@ def test_adversarial_losses_are_those_of_the_network_that_was_attacked() -> None
     model, images, labels, attack = network_with_batch_norm(), random_images(8), labels_for(8), PGD(0.5)
     found = adversarial_losses(model, images, labels, attack, seeded(3))
     expected = []
-    for seen, statistics in ((copy.deepcopy(model).eval(), "running"), (by_batch(model), "batch")):
+    cases: list[tuple[nn.Module, Statistics]] = [
+        (copy.deepcopy(model).eval(), "running"),
+        (by_batch(model), "batch"),
+    ]
+    for seen, statistics in cases:
         attacked = replace(attack, statistics=statistics)(seen, images, labels, seeded(3))
         expected.append(float(losses(seen, attacked, labels).mean()))
     assert [found["running"], found["batch"]] == pytest.approx(expected, rel=1e-4)

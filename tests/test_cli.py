@@ -38,7 +38,11 @@ BAD = {
     "a folder without records": (["report", "nowhere"], 2, "try pags demo"),
     "an unknown figure": (["reproduce", "18"], 2, "figures among all, 1 to 17"),
     "no figure": (["reproduce"], 2, "pags reproduce all"),
-    "an unknown scale": (["reproduce", "3", "--scale", "huge"], 2, "a scale among demo, smoke, small, paper"),
+    "an unknown scale": (
+        ["reproduce", "3", "--scale", "huge"],
+        2,
+        "among demo, smoke, laptop, small, paper",
+    ),
     "an unknown preset": (["reproduce", "3", "--preset", "mine"], 2, "'ours', 'paper', 'release'"),
     "an unknown engine": (["reproduce", "3", "--engine", "dask"], 2, "'inline', 'local', 'ray'"),
     "a network without a radius": (

@@ -443,8 +443,8 @@ def test_the_command_names_its_files(capsys: pytest.CaptureFixture[str], tmp_pat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--images", "1"], "--images in its range"),
-        (["--hole", "1.5"], "--hole in its range"),
+        (["--images", "1"], "got --images 1: "),
+        (["--hole", "1.5"], "got --hole 1.5: "),
         (["--objective", "pgd"], "only beside a finished demo"),
     ],
 )

@@ -1,6 +1,6 @@
 """What all settings objects share: frozen, unknown names refused, errors in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,13 +14,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
-    def of(cls, said: Mapping[str, Any], *, where: str = "settings", suggestion: str = "") -> Self:
+    def of(
+        cls,
+        said: Mapping[str, Any],
+        *,
+        where: str = "settings",
+        suggestion: str = "",
+        spelled: Callable[[str], str] = str,
+    ) -> Self:
         """Settings from what was said; None stands for the default.
 
         Args:
             said: values by name.
             where: what holds them, for the error: "settings", "sweep.toml".
             suggestion: what to try; otherwise the names that there are.
+            spelled: how the caller writes a name, for the error.
 
         Raises:
             UsageError: an unknown name, or a value out of range.
@@ -30,7 +38,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise UsageError(
                 f"{where} in their range",
-                got=first_problem(error),
+                got=first_problem(error, spelled),
                 suggestion=suggestion or f"values of {', '.join(cls.model_fields)}",
             ) from error
 
@@ -44,10 +52,10 @@ class Settings(BaseModel):
         return type(self).of(said | changes)
 
 
-def first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError, spelled: Callable[[str], str] = str) -> str:
     """The first problem of a validation in words."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(spelled(part) if isinstance(part, str) else str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     said = problem["msg"].removeprefix("Value error, ")
     given = "" if problem["type"] in {"value_error", "missing"} else f" {problem['input']!r}"

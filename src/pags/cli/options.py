@@ -38,7 +38,9 @@ def command(
 
         def run(**said: Any) -> None:
             rest = {p.name: said.pop(p.name) for p in own}
-            function(settings.of(nested(settings, said), where="options", suggestion=_help(function)), **rest)
+            try_next = f"pags {function.__name__} --help"
+            given = nested(settings, said, suggestion=try_next)
+            function(_of(settings, given, try_next), **rest)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
@@ -62,14 +64,14 @@ def flat(settings: type[Settings], without: Sequence[str] = ()) -> list[tuple[st
     return found
 
 
-def nested(settings: type[Settings], said: dict[str, Any]) -> dict[str, Any]:
+def nested(settings: type[Settings], said: dict[str, Any], *, suggestion: str) -> dict[str, Any]:
     """What was said, sorted into settings within settings; None stands for nothing said."""
     given = {name: value for name, value in said.items() if value not in (None, [])}
     for name, field in settings.model_fields.items():
         if inner := inner_settings(field):
             own = {n: given.pop(n) for n, _ in flat(inner, settings_names(settings)) if n in given}
             if own:
-                given[name] = inner.of(own, where="options")
+                given[name] = _of(inner, own, suggestion)
     return given
 
 
@@ -127,5 +129,12 @@ def _text(default: Any) -> str:
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _help(function: Callable[..., None]) -> str:
-    return f"pags {function.__name__} --help"
+def _of(settings: type[Settings], said: dict[str, Any], suggestion: str) -> Any:
+    """Settings, whose errors name the option."""
+
+    def spelled(name: str) -> str:
+        field = settings.model_fields.get(name)
+        several = field is not None and any(get_origin(part) is tuple for part in _parts(field.annotation))
+        return f"--{option_name(name, several=several)}"
+
+    return settings.of(said, where="options", suggestion=suggestion, spelled=spelled)

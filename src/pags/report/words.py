@@ -68,7 +68,8 @@ def verdict(found: ModelRecord) -> str:
     works = _works(found)
     if found["regime"]["rule"] == AT_CHANCE:
         return f"{works} It is {AT_CHANCE}."
-    return " ".join([works, _alignment(found), _robustness(found), *_contradictions(found)])
+    said = [works, _alignment(found), _robustness(found), *_contradictions(found)]
+    return " ".join(sentence for sentence in said if sentence)
 
 
 def _works(found: ModelRecord) -> str:
