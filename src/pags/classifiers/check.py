@@ -135,13 +135,11 @@ def _check_repeated(model: nn.Module, images: Images, logits: Logits) -> None:
 
 
 def _check_outputs(logits: Logits) -> None:
-    """Outputs that are no logits are recognised."""
+    """Outputs that are no logits are recognised; log-probabilities are logits too."""
     kind = None
     if bool(((logits >= 0) & (logits <= 1)).all()) and logits.shape[1] > 1:
         sums_to_one = bool(((logits.sum(1) - 1).abs() < 1e-3).all())
         kind = "probabilities" if sums_to_one else "sigmoids" if logits.numel() >= MANY else None
-    elif bool((logits <= 0).all()) and bool((logits.logsumexp(1).abs() < 1e-3).all()):
-        kind = "log-probabilities"
     if kind is not None:
         raise PagsError(
             "logits, not numbers after a softmax or sigmoid",

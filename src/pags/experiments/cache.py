@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -279,6 +279,7 @@ class Lazy(Generic[T]):
     identity: Any
     make: Callable[[], T]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    made_later: ClassVar[bool] = True
 
     @cached_property
     def thing(self) -> T:
