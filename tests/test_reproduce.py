@@ -448,7 +448,7 @@ def test_the_papers_scale_has_the_papers_numbers() -> None:
 
 
 def test_an_unknown_scale_is_named() -> None:
-    with pytest.raises(UsageError, match="a scale among demo, smoke, small, paper; got 'huge'"):
+    with pytest.raises(UsageError, match="a scale among demo, smoke, laptop, small, paper; got 'huge'"):
         settings_for("digits", "huge")
 
 
@@ -483,7 +483,7 @@ def test_enlarged_images_keep_their_range_their_labels_and_say_their_size(factor
         assert found.shape == (3, 4 * factor, 4 * factor)
         assert found.labels.tolist() == data.labels.tolist()
         assert found.provenance == {"source": "few", "size": [4 * factor] * 2}
-        low, high = pixels.float().amin(), pixels.float().amax()
+        low, high = given_as.pixels.amin(), given_as.pixels.amax()
         assert low <= found.pixels.amin() <= found.pixels.amax() <= high
         # Bilinear interpolation is exact on a ramp, away from the border.
     ramp = torch.arange(4.0).mul(60).expand(1, 1, 4, 4).to(torch.uint8)
