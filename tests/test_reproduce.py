@@ -484,7 +484,8 @@ def test_enlarged_images_keep_their_range_their_labels_and_say_their_size(factor
         assert found.labels.tolist() == data.labels.tolist()
         assert found.provenance == {"source": "few", "size": [4 * factor] * 2}
         low, high = given_as.pixels.amin(), given_as.pixels.amax()
-        assert low <= found.pixels.amin() <= found.pixels.amax() <= high
+        last = 0 if given_as is data else 1e-6  # weights of floats sum to one but for their last digit
+        assert low - last <= found.pixels.amin() <= found.pixels.amax() <= high + last
         # Bilinear interpolation is exact on a ramp, away from the border.
     ramp = torch.arange(4.0).mul(60).expand(1, 1, 4, 4).to(torch.uint8)
     large = resized_set(ImageSet(ramp, torch.tensor([0]), ("a",), "ramp"), (8, 8))

@@ -122,6 +122,9 @@ def alignment_panel(
         )
         for target in chosen
     ]  # fmt: skip
+    series = [curve for curve in series if any(curve.points)] or series[
+        :1
+    ]  # what was measured, in the legend
     shuffled = points(found, f"shuffled {metric} {chosen[0]}")
     if any(shuffled):
         name = f"{target_title(chosen[0])}, another image's score"
