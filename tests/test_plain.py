@@ -111,8 +111,8 @@ def test_plain_weights_are_recognised(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_tensors("m.safetensors", model.state_dict(), {})
     x = torch.rand(2, 3, 32, 32, generator=seeded())
-    for said in ({}, {"architecture": "plain-32-128-128"}):
-        again = load_classifier(str(store.path("m.safetensors")), **said)
+    for said in (None, "plain-32-128-128"):
+        again = load_classifier(str(store.path("m.safetensors")), architecture=said)
         assert torch.equal(again(x), model.eval()(x))
 
 
