@@ -79,7 +79,8 @@ def test_a_stage_is_a_function_of_a_module(name: str) -> None:
 
 
 MEASURES = {
-    "sigma": 0.6, "norms": (0.4, 0.5), "norm": 0.3, "directions": 3, "change": "logits-l2",
+    "sigma": 0.6, "score_draws": 2, "attacked": False,
+    "norms": (0.4, 0.5), "norm": 0.3, "directions": 3, "change": "logits-l2",
     "targets": ("logit", "loss"), "metrics": ("rank",), "upsample_to": 32, "radii": (0.2,), "attack_steps": 3,
     "smooth_targets": (), "smooth_sigmas": (0.2,), "smooth_samples": 3, "of_class": "true", "seed": 1,
 }  # fmt: skip
