@@ -189,6 +189,19 @@ def test_bases_serve_as_well_as_their_estimator(digits: Any) -> None:
         torch.testing.assert_close(first.columns[name], second.columns[name], rtol=1e-3, atol=1e-5)
 
 
+def test_a_denoiser_of_images_alone_is_blind(digits: Any) -> None:
+    def smooth(images: Tensor) -> Tensor:
+        return (images + 0.5) / 2
+
+    found = of_digits(digits, denoiser=smooth, tangent=None)
+    assert "the score of a class" in " ".join(found.settings["missing"])
+    towards = 0.5 - digits[1]  # mid-grey
+    expected = cosines(input_gradient(digits[0], digits[1], "sum-of-logits"), towards)
+    torch.testing.assert_close(
+        found.columns["cosine sum-of-logits"].float(), expected.float(), atol=1e-5, rtol=1e-3
+    )
+
+
 def test_what_is_not_given_is_left_out_and_said(digits: Any) -> None:
     without = of_digits(digits, tangent=None, denoiser=None)
     assert not [n for n in without.columns if "rho" in n or "cosine" in n or n.startswith(("on", "off"))]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from conftest import built, seeded
 from pags.errors import ModelError, PagsError, UsageError
-from pags.score.denoiser import Denoiser, score_of
-from pags.score.foreign import BlindDenoiser, DiffusersDenoiser
+from pags.score.denoiser import BlindDenoiser, Denoiser, score_of
+from pags.score.foreign import DiffusersDenoiser
 from pags.score.load import load_denoiser
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
@@ -154,3 +154,12 @@ def test_a_folder_of_diffusers_denoises_as_diffusers_does(schedule: str, safe: b
             answer = network(noisy, step).sample
         clean = scheduler.step(answer, step, noisy, generator=seeded()).pred_original_sample
         assert torch.allclose(denoiser(images, sigma), (clean + 1) / 2, atol=1e-4)
+
+
+def test_a_file_with_a_function_of_images_alone_is_a_blind_denoiser(tmp_path: Path) -> None:
+    (tmp_path / "blind.py").write_text("def smooth(images):\n    return (images + 0.5) / 2\n")
+    denoiser = load_denoiser(f"{tmp_path / 'blind.py'}:smooth")
+    torch.testing.assert_close(score_of(denoiser, X, 0.5), -(X - 0.5) / (2 * 0.25**2))
+    with pytest.raises(UsageError, match="a blind denoiser knows no classes"):
+        score_of(denoiser, X, 0.5, torch.zeros(len(X), dtype=torch.long))
+    assert denoiser.classes == 0

@@ -5,7 +5,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -107,3 +109,37 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def names(page: Path) -> Iterator[str]:
+    """What a page calls pags.this.that, and `folder/module.Name` or `folder/module.py` of the package."""
+    text = page.read_text()
+    yield from re.findall(r"(?<![\w./-])pags(?:\.[A-Za-z_]\w*)+(?!\w*-)", text)
+    for folder, module, name in re.findall(r"`((?:\w+/)+)(\w+)(?:\.(\w+))?`", text):
+        if (ROOT / "src/pags" / folder).is_dir():
+            last = "" if name in ("", "py", "toml") else f".{name}"
+            yield f"pags.{folder.replace('/', '.')}{module}{last}"
+
+
+def is_there(name: str) -> bool:
+    found: Any = import_module("pags")
+    for place, part in enumerate(name.split(".")[1:], start=2):
+        known = hasattr(found, part) or part in getattr(found, "__annotations__", {})
+        if not known:
+            try:
+                found = import_module(".".join(name.split(".")[:place]))
+            except ImportError:
+                return False
+        else:
+            found = getattr(found, part, None)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_the_docs_are_there(page: Path) -> None:
+    assert [name for name in names(page) if not is_there(name)] == []
+
+
+def test_the_check_of_names_finds_a_wrong_one() -> None:
+    assert is_there("pags.manifold.LocalPCA")
+    assert not is_there("pags.LocalPCA")

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -41,6 +41,15 @@ class Plugin:
     name: str
     where: str
     source: str
+
+    def check_callable(self, parameters: str, body: str, *, what: str = "a function") -> None:
+        """Raise a `UsageError` that shows how such a function begins, unless it can be called."""
+        if not callable(self.value):
+            raise UsageError(
+                f"{what} {self.name}{parameters}",
+                got=f"a {type(self.value).__name__}",
+                suggestion=f"def {self.name}{parameters}: {body}",
+            )
 
 
 def is_plugin(spec: object) -> bool:
@@ -99,6 +108,24 @@ def as_plugin(thing: object) -> Plugin:
     kind = made if hasattr(made, "__qualname__") else type(made)
     name = str(getattr(thing, "name", "") or getattr(kind, "__name__", "object"))
     return Plugin(thing, name, str(getattr(kind, "__module__", "")), _source_of(kind))
+
+
+def instead_of(thing: object, kind: str, names: Iterable[str], default: str) -> Plugin:
+    """What a user gives where a registry's names are known: no such name, so his own.
+
+    Args:
+        thing: a spec, or the object itself.
+        kind: what is wanted, for the error: "a metric".
+        names: those of the registry.
+        default: one of them, to try.
+
+    Raises:
+        UsageError: a text that is no spec.
+    """
+    if isinstance(thing, str) and not is_plugin(thing):
+        known = f"{', '.join(names)}, or file.py:name"
+        raise UsageError(f"{kind} among {known}", got=repr(thing), suggestion=default)
+    return as_plugin(thing)
 
 
 def failed(expected: str, what: str, error: Exception) -> PagsError:

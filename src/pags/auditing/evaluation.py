@@ -24,7 +24,7 @@ from pags.measure.gradients import ALL, PREDICTED, TRUE, GradientTarget, get_tar
 from pags.measure.lpips import LPIPS
 from pags.measure.metrics import Metric, PerceptualMetric, get_metric, metric_entry
 from pags.measure.robustness import find_change
-from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
+from pags.score.denoiser import Denoiser, as_denoiser, knows_all, knows_classes, score_of
 from pags.score.references import score_estimate
 from pags.seeds import generator
 
@@ -152,6 +152,7 @@ class EvaluationSet:
         find_change(asked.change)
         size = size or (data.shape[1], data.shape[2])
         check_size(size)
+        denoiser, second = (each and as_denoiser(each) for each in (denoiser, second))
         if conditional is None:
             conditional = denoiser is not None and knows_classes(denoiser)
         device, upsample_to = data.pixels.device, asked.upsample_to or None

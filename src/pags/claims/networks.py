@@ -26,6 +26,11 @@ ASSUMED = 8
 """How many further trainings the assumed spread counts as, beside those at hand."""
 
 
+def numbered(models: Sequence[Sequence[Columns]]) -> list[dict[str, Columns]]:
+    """The networks of a sweep by their places, for each seed."""
+    return [{str(place): columns for place, columns in enumerate(each)} for each in models]
+
+
 class Undecidable(Exception):
     """A claim that these networks say nothing about, and why."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import Tensor
 
 from pags.claims.claim import TANGENT, Claim, Judged, claim_records, judge
-from pags.claims.networks import Columns, Means, Networks, Quantity
+from pags.claims.networks import Columns, Means, Networks, Quantity, numbered
 from pags.claims.sweep import ACCURACY, COSINE, MEASURES, SHARE, best, headline, rank_trend
 from pags.records import ClaimRecord
 
@@ -95,12 +95,8 @@ def judge_transfer(
         "alignment": headline(f"{metric} {target}", f"{metric} {kind}"),
         "bayes": Quantity(_mean_of(f"bayes cosine {target}"), COSINE),
     }
-    networks = Networks(_numbered(models), measures, len(models[0]), seed)
+    networks = Networks(numbered(models), measures, len(models[0]), seed)
     return claim_records([judge(claim, subject, networks) for claim in claims])
-
-
-def _numbered(models: Sequence[Sequence[Columns]]) -> list[dict[str, Columns]]:
-    return [{str(place): columns for place, columns in enumerate(each)} for each in models]
 
 
 # Generation ---------------------------------------------------------------------------------------------
@@ -250,5 +246,5 @@ def judge_smoothgrad(
         "alignment gain": Quantity(lambda c: smoothed.of(c) - plain.of(c), SHARE),
         "bayes gain": Quantity(lambda c: c(smooth + cosine) - c(cosine), COSINE),
     }
-    networks = Networks(_numbered(models), measures, len(models[0]), seed)
+    networks = Networks(numbered(models), measures, len(models[0]), seed)
     return claim_records([judge(claim, objective, networks) for claim in claims])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pags.claims.claim import Claim, claim_records, judge
-from pags.claims.networks import Columns, Means, Networks, Quantity, Undecidable
+from pags.claims.networks import Columns, Means, Networks, Quantity, Undecidable, numbered
 from pags.measure.regimes import TOLERANCE
 from pags.records import ClaimRecord
 
@@ -298,7 +298,7 @@ def judge_sweep(
     Raises:
         UsageError: seeds that differ in their networks or images.
     """
-    named = [{str(place): columns for place, columns in enumerate(each)} for each in models]
+    named = numbered(models)
     if control:
         named = [each | {UNTRAINED: control[place % len(control)]} for place, each in enumerate(named)]
     networks = Networks(

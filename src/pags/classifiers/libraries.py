@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pags.classifiers.resnet import ACTIVATIONS
+from pags.classifiers.resnet import get_activation
 from pags.errors import PagsError, UsageError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -164,10 +164,7 @@ def _check_name(library: str, name: str, known: list[str]) -> None:
 
 
 def _check_activation(name: str, activation: str) -> None:
-    if activation not in ACTIVATIONS:
-        raise UsageError(
-            f"an activation among {', '.join(ACTIVATIONS)}", got=repr(activation), suggestion="relu"
-        )
+    get_activation(activation)
     if not name.startswith(RESIDUAL):
         raise UsageError(
             f"the activation that torchvision's {name} has",
@@ -207,7 +204,7 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
 def _replace_relu(network: nn.Module, activation: str) -> None:
     for name, old in list(network.named_modules()):
         if isinstance(old, nn.ReLU):
-            _replace(network, name, ACTIVATIONS[activation]())
+            _replace(network, name, get_activation(activation)())
 
 
 def _replace(network: nn.Module, name: str, new: nn.Module) -> None:

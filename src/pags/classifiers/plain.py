@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, unfold
 
 from pags.arrays import Images, Logits
-from pags.classifiers.resnet import ACTIVATIONS, Normalise
-from pags.errors import UsageError
+from pags.classifiers.resnet import Normalise, get_activation
 
 PATCH = 2
 """Side of the whitened patches in pixels."""
@@ -104,11 +103,7 @@ class PlainNetwork(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise UsageError(
-                f"an activation among {', '.join(ACTIVATIONS)}", got=repr(activation), suggestion="gelu"
-            )
-        act = ACTIVATIONS[activation]
+        act = get_activation(activation)
         self.normalise, self.whitening, self.act = Normalise(mean, std), Whitening(channels), act()
         inside = (len(self.whitening.filters), *widths)
         self.stages = nn.Sequential(*(Stage(a, b, act) for a, b in zip(inside, widths, strict=False)))

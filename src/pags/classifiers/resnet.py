@@ -18,6 +18,17 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def get_activation(name: str) -> Callable[[], nn.Module]:
+    """What makes an activation of this name.
+
+    Raises:
+        UsageError: no activation has it.
+    """
+    if name not in ACTIVATIONS:
+        raise UsageError(f"an activation among {', '.join(ACTIVATIONS)}", got=repr(name), suggestion="relu")
+    return ACTIVATIONS[name]
+
+
 class Normalise(nn.Module):
     """(x − mean) / std for each channel; the first layer of a classifier, so that images stay in [0, 1]."""
 
@@ -135,11 +146,7 @@ class ResNet(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise UsageError(
-                f"an activation among {', '.join(ACTIVATIONS)}", got=repr(activation), suggestion="relu"
-            )
-        act = ACTIVATIONS[activation]
+        act = get_activation(activation)
         self.normalise = Normalise(mean, std)
         self.stem = nn.Sequential(
             nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), act()

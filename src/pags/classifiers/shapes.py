@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pags.checkpoints import State
 from pags.classifiers.foreign import beside, few, views
-from pags.classifiers.resnet import ACTIVATIONS
+from pags.classifiers.resnet import get_activation
 from pags.errors import PagsError, UsageError
 from pags.seeds import seeded_construction
 
@@ -91,8 +91,7 @@ def shaped(
         PagsError: the tensors are not those of the architecture.
     """
     size = size or ((32, 32) if channels == 3 else (28, 28))
-    if activation not in ACTIVATIONS:
-        raise UsageError(f"an activation among {', '.join(ACTIVATIONS)}", got=activation, suggestion="relu")
+    get_activation(activation)
     with seeded_construction(0, "to be replaced"):
         return _shaped(architecture, state, channels, size, activation, ignore, given)
 
@@ -172,7 +171,7 @@ def _sequential(
         place += bool(layer.kernel)
         normed = number + 1 < len(layers) and layers[number + 1].norm
         if number + 1 < len(layers) and not normed:
-            modules.append(ACTIVATIONS[activation]())
+            modules.append(get_activation(activation)())
             if not flat and place and plan.pool[place - 1] > 1:
                 modules.append(nn.MaxPool2d(plan.pool[place - 1]))
     words = [
@@ -316,7 +315,7 @@ class PlainBlock(nn.Module):
         self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1)
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1)
         self.shortcut = nn.Sequential(*[nn.Conv2d(inside, outside, 1, stride)] * shortcut)
-        self.act1, self.act2 = ACTIVATIONS[activation](), ACTIVATIONS[activation]()
+        self.act1, self.act2 = get_activation(activation)(), get_activation(activation)()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act2(self.conv2(self.act1(self.conv1(x))) + self.shortcut(x))
@@ -350,7 +349,7 @@ def _residual(state: State, channels: int, size: tuple[int, int], activation: st
     stem, step = fitting[0]
     kernel, inside = state["conv1.weight"].shape[-1], len(state["conv1.weight"])
     first = nn.Conv2d(channels, inside, kernel, stem, kernel // 2)
-    modules: list[nn.Module] = [_loaded(first, _inside(state, "conv1")), ACTIVATIONS[activation]()]
+    modules: list[nn.Module] = [_loaded(first, _inside(state, "conv1")), get_activation(activation)()]
     for (i, j), halved in zip(places, halving, strict=True):
         name = f"layer{i}.{j}"
         outside = len(state[f"{name}.conv1.weight"])
@@ -360,7 +359,8 @@ def _residual(state: State, channels: int, size: tuple[int, int], activation: st
     modules.append(nn.Flatten())
     for weight in linear:
         layer = nn.Linear(state[weight].shape[1], len(state[weight]))
-        modules += [_loaded(layer, _inside(state, weight.removesuffix(".weight"))), ACTIVATIONS[activation]()]
+        loaded = _loaded(layer, _inside(state, weight.removesuffix(".weight")))
+        modules += [loaded, get_activation(activation)()]
     words = f"plain-resnet: {len(places)} blocks, stem stride {stem}, blocks stride {step}; {activation}"
     return nn.Sequential(*modules[:-1]), words
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from pags.arrays import Images, Logits
-from pags.classifiers.resnet import ACTIVATIONS
-from pags.errors import UsageError
+from pags.classifiers.resnet import get_activation
 
 WIDE = {
     "wide-resnet-16-4": (16, 4), "wide-resnet-28-4": (28, 4), "wide-resnet-28-10": (28, 10),
@@ -78,11 +77,7 @@ class WideResNet(nn.Module):
         last_norm: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise UsageError(
-                f"an activation among {', '.join(ACTIVATIONS)}", got=repr(activation), suggestion="relu"
-            )
-        act = ACTIVATIONS[activation]
+        act = get_activation(activation)
         self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
         self.stages = len(widths) - 1
         for stage in range(1, len(widths)):

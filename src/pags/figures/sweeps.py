@@ -122,9 +122,8 @@ def alignment_panel(
         )
         for target in chosen
     ]  # fmt: skip
-    series = [curve for curve in series if any(curve.points)] or series[
-        :1
-    ]  # what was measured, in the legend
+    measured = [curve for curve in series if any(curve.points)]
+    series = measured or series[:1]  # the legend names what was measured
     shuffled = points(found, f"shuffled {metric} {chosen[0]}")
     if any(shuffled):
         name = f"{target_title(chosen[0])}, another image's score"

@@ -16,7 +16,7 @@ from pags.errors import PagsError, UsageError
 from pags.manifold.basis import check_count, collected, orthonormal_basis
 from pags.manifold.denoised import DenoiserTangent, Denoising
 from pags.manifold.tangent import DecoderTangent, EncoderDecoder, TangentEstimator
-from pags.plugins import Plugin, as_plugin, failed, is_plugin
+from pags.plugins import Plugin, failed, instead_of
 
 
 @dataclass(frozen=True)
@@ -163,19 +163,8 @@ def get_tangent(tangent: str | Callable[..., Any]) -> TangentEntry:
     """
     if isinstance(tangent, str) and tangent in ESTIMATORS:
         return ESTIMATORS[tangent]
-    if isinstance(tangent, str) and not is_plugin(tangent):
-        raise UsageError(
-            f"a tangent estimator among {', '.join(ESTIMATORS)}, or file.py:name",
-            got=repr(tangent),
-            suggestion="autoencoder",
-        )
-    plugin = as_plugin(tangent)
-    if not callable(plugin.value):
-        raise UsageError(
-            f"a function {plugin.name}(images)",
-            got=f"a {type(plugin.value).__name__}",
-            suggestion=f"def {plugin.name}(images): return columns  # (n, d, r)",
-        )
+    plugin = instead_of(tangent, "a tangent estimator", ESTIMATORS, "autoencoder")
+    plugin.check_callable("(images)", "return columns  # (n, d, r)")
     title = str(getattr(plugin.value, "title", plugin.name))
     return TangentEntry(lambda inputs: _fitted(plugin, inputs), title, source=plugin.source)
 

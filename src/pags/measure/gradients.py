@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pags.arrays import Images, Labels, Logits, PerImage
 from pags.classifiers.modes import evaluating, predict
 from pags.errors import PagsError, UsageError
-from pags.plugins import as_plugin, is_plugin
+from pags.plugins import as_plugin, instead_of
 from pags.training.gradients import label_loss
 
 Target = Callable[[Logits, Labels], PerImage]
@@ -126,10 +126,7 @@ def get_target(target: TargetLike) -> GradientTarget:
     """
     if isinstance(target, ScalarTarget) or (isinstance(target, str) and target in TARGETS):
         return TARGETS[target] if isinstance(target, str) else target
-    if isinstance(target, str) and not is_plugin(target):
-        names = f"{', '.join(TARGETS)}, or file.py:name"
-        raise UsageError(f"a gradient target among {names}", got=repr(target), suggestion="logit")
-    plugin = as_plugin(target)
+    plugin = instead_of(target, "a gradient target", TARGETS, "logit")
     value: Any = plugin.value
     if isinstance(value, ScalarTarget | Attribution):
         inner = value.function if isinstance(value, Attribution) else value.scalar
@@ -137,15 +134,10 @@ def get_target(target: TargetLike) -> GradientTarget:
         found: GradientTarget = replace(
             value, title=value.title or own.name, source=value.source or own.source
         )
-    elif callable(value):
+    else:
+        plugin.check_callable("(logits, labels)", "return logits.amax(1)", what="Attribution or function")
         title, which = getattr(value, "title", plugin.name), getattr(value, "which", PREDICTED)
         found = ScalarTarget(value, str(title), str(which), float(getattr(value, "sign", 1.0)), plugin.source)
-    else:
-        raise UsageError(
-            f"a function {plugin.name}(logits, labels), or an Attribution",
-            got=f"a {type(value).__name__}",
-            suggestion=f"def {plugin.name}(logits, labels): return logits.amax(1)",
-        )
     if found.which not in (ALL, PREDICTED, TRUE):
         raise UsageError(f"which as {ALL}, {PREDICTED} or {TRUE}", got=found.which, suggestion=PREDICTED)
     return found

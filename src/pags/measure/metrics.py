@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pags.arrays import Images, PerImage, cosines, flatten, max_abs_scaled
-from pags.errors import PagsError, UsageError
+from pags.errors import PagsError
 from pags.measure.alignment import Comparison, PairReference, Reference, Similarity
 from pags.measure.lpips import LPIPS
 from pags.measure.ssim import ssim
-from pags.plugins import as_plugin, is_plugin
+from pags.plugins import instead_of
 
 
 class Metric(Protocol):
@@ -170,19 +170,11 @@ def metric_entry(metric: str | Callable[..., Any] | Metric) -> "MetricEntry":
     """
     if isinstance(metric, str) and metric in METRICS:
         return METRICS[metric]
-    if isinstance(metric, str) and not is_plugin(metric):
-        names = f"{', '.join(METRICS)}, or file.py:name"
-        raise UsageError(f"a metric among {names}", got=repr(metric), suggestion="lpips")
-    plugin = as_plugin(metric)
+    plugin = instead_of(metric, "a metric", METRICS, "lpips")
     value: Any = plugin.value
     if all(hasattr(value, name) for name in ("compare", "reference", "name", "bounds")):
         return MetricEntry(lambda device: value, value.name, value.name, value.bounds, plugin.source)
-    if not callable(value):
-        raise UsageError(
-            f"a function {plugin.name}(a, b) of two batches of pictures",
-            got=f"a {type(value).__name__}",
-            suggestion=f"def {plugin.name}(a, b): return -(a - b).square().mean((1, 2, 3))",
-        )
+    plugin.check_callable("(a, b)", "return -(a - b).square().mean((1, 2, 3))")
     options = {name: getattr(value, name) for name in ("bounds", "unit", "at_least") if hasattr(value, name)}
     made = make_metric(
         value, name=plugin.name, distance=bool(getattr(value, "distance", False)),

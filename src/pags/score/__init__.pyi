@@ -1,4 +1,6 @@
+from .denoiser import BlindDenoiser as BlindDenoiser
 from .denoiser import Denoiser as Denoiser
+from .denoiser import as_denoiser as as_denoiser
 from .denoiser import bayes_direction as bayes_direction
 from .denoiser import score_of as score_of
 from .exact import IdealDenoiser as IdealDenoiser

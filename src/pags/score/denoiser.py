@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from pags.arrays import Images, Labels, expand, norms
-from pags.errors import UsageError
+from pags.arrays import Images, Labels, PerImage, expand, norms
+from pags.errors import UsageError, model_error
 
 
 @runtime_checkable
@@ -68,8 +67,7 @@ def bayes_direction(denoiser: Denoiser, images: Images, sigma: float, labels: La
     return _per_variance(torch.where(expand(resolved, apart), apart, 0.0), sigma)
 
 
-@dataclass(frozen=True)
-class BlindDenoiser:
+class BlindDenoiser(nn.Module):
     """A denoiser that is not told the noise level, behind the `Denoiser` contract.
 
     It judges the noise by the image, so its residual is a score at a level of its own choice: nearly none at
@@ -77,23 +75,41 @@ class BlindDenoiser:
     the residual is divided by.
 
     Args:
-        network: images (n, c, h, w) in [0, 1] to images.
+        network: noisy images (n, c, h, w) to images, or to the noise in them.
+        predicts: "image" or "noise" (residual networks such as DnCNN).
+        low, high: what black and white are for the network.
 
     Raises:
-        UsageError: when called with labels.
+        UsageError: it predicts something else; when called, if there are labels.
+        ModelError: when called, for what the network raises.
     """
 
-    network: Callable[[Images], Images]
-    classes: int = 0
+    classes = 0
 
-    def __call__(self, images: Images, sigma: float, labels: Labels | None = None) -> Images:
+    def __init__(
+        self, network: Callable[[Images], Images], *, predicts: str = "image", low: float = 0, high: float = 1
+    ) -> None:
+        super().__init__()
+        if predicts not in ("image", "noise") or not low < high:
+            raise UsageError(
+                "predicts among image, noise, and low below high",
+                got=f"{predicts!r}, {low} and {high}",
+                suggestion="predicts='image', low=0, high=1",
+            )
+        self.network, self.predicts, self.low, self.high = network, predicts, low, high
+
+    def forward(self, images: Images, sigma: float | PerImage, labels: Labels | None = None) -> Images:
         if labels is not None:
             raise UsageError(
                 "labels=None, for a blind denoiser knows no classes",
                 got=f"{len(labels)} labels",
                 suggestion="the score of all classes",
             )
-        return self.network(images)
+        scaled = self.low + (self.high - self.low) * images
+        with model_error("a denoiser to take noisy images"):
+            answer = self.network(scaled.clone())
+        clean = answer if self.predicts == "image" else scaled - answer
+        return (clean - self.low) / (self.high - self.low)
 
 
 def as_denoiser(thing: Callable[..., Any]) -> Denoiser:

@@ -1,7 +1,6 @@
-"""Denoisers of others behind our contract: blind ones, and the networks of diffusers' folders."""
+"""The networks of diffusers' folders behind our contract."""
 
 import json
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,50 +12,6 @@ from pags import checkpoints
 from pags.arrays import Images, Labels, PerImage, expand
 from pags.errors import PagsError, UsageError, model_error
 from pags.seeds import seeded_construction
-
-PREDICTS = ("image", "noise")
-
-
-class BlindDenoiser(nn.Module):
-    """A network that is not told the noise level, as a `Denoiser`.
-
-    Its residual divided by σ² is the score of the images with the noise that it was trained on; at other
-    levels the direction is still its own.
-
-    Args:
-        network: noisy images to images, or to the noise in them.
-        predicts: "image" or "noise" (residual networks such as DnCNN).
-        low, high: what black and white are for the network.
-
-    Raises:
-        UsageError: it predicts something else; when called, if there are labels.
-        ModelError: when called, for what the network raises.
-    """
-
-    classes = 0
-
-    def __init__(
-        self, network: Callable[[Tensor], Tensor], *, predicts: str = "image", low: float = 0, high: float = 1
-    ) -> None:
-        super().__init__()
-        if predicts not in PREDICTS or not low < high:
-            raise UsageError(
-                f"predicts among {', '.join(PREDICTS)}, and low below high",
-                got=f"{predicts!r}, {low} and {high}",
-                suggestion="predicts='image', low=0, high=1",
-            )
-        self.network, self.predicts, self.low, self.high = network, predicts, low, high
-
-    def forward(self, images: Images, sigma: float | PerImage, labels: Labels | None = None) -> Images:
-        if labels is not None:
-            raise UsageError(
-                "labels=None, for this denoiser is blind", got=f"{len(labels)} labels", suggestion="no labels"
-            )
-        scaled = self.low + (self.high - self.low) * images
-        with model_error("a denoiser to take noisy images"):
-            answer = self.network(scaled.clone())
-        clean = answer if self.predicts == "image" else scaled - answer
-        return (clean - self.low) / (self.high - self.low)
 
 
 class DiffusersDenoiser(nn.Module):

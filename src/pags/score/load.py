@@ -22,6 +22,7 @@ from pags import checkpoints
 from pags.arrays import Images, Labels
 from pags.errors import PagsError, UsageError
 from pags.plugins import Plugin, failed, is_plugin, load_plugin
+from pags.score.denoiser import as_denoiser
 from pags.score.edm.arguments import refused, shown
 from pags.score.edm.build import blank, described, filled, set_attributes
 from pags.score.edm.denoiser import EDMDenoiser
@@ -77,7 +78,8 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
     Args:
         path: an EDM pickle (`.pkl`), a `.safetensors` that `export` describes, or a folder of diffusers with
             a UNet2DModel and its scheduler; or `file.py:name` or `package.module:name`, **which runs that
-            code**: a denoiser, or a class or function without arguments that makes one.
+            code**: a denoiser (of images alone: a blind one), or a class or function without arguments that
+            makes one.
         which: the key of the network in a pickle.
 
     Returns:
@@ -114,16 +116,16 @@ def _of_user(plugin: Plugin) -> CalledDenoiser:
         )
     try:
         made = value if isinstance(value, nn.Module) or _takes(value) else value()
-        found = CalledDenoiser(made, plugin.source)
+        found = CalledDenoiser(as_denoiser(made), plugin.source)
     except Exception as error:
         raise failed(f"{plugin.name} to make a denoiser", plugin.name, error) from error
     return found.eval().requires_grad_(False)
 
 
 def _takes(function: Any) -> bool:
-    """Whether a function takes images and noise itself; classes and functions without arguments do not."""
+    """Whether a function takes images itself; classes and functions without arguments do not."""
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    return not isinstance(function, type) and len(needed) > 1
+    return not isinstance(function, type) and bool(needed)
 
 
 def export(network: nn.Module) -> tuple[dict[str, Tensor], Record]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pags.arrays import PerImage, dots
 from pags.data.batches import Batch
 from pags.errors import PagsError, UsageError
-from pags.plugins import Plugin, as_plugin, failed, is_plugin
+from pags.plugins import Plugin, failed, instead_of
 from pags.training.attack import PGD, Norm, Statistics
 from pags.training.gradients import PENALISED, Penalised, check_strength, draw_radius, loss_and_gradient
 from pags.training.release import ReleaseAdversarialTraining, ReleaseGradientNorm, ReleaseSmoothness
@@ -257,19 +257,10 @@ def get_objective(objective: str | Callable[..., Any]) -> ObjectiveEntry:
     """
     if isinstance(objective, str) and objective in (*OBJECTIVES, "cross-entropy"):
         return OBJECTIVES.get(objective, CROSS_ENTROPY)
-    if isinstance(objective, str) and not is_plugin(objective):
-        raise UsageError(
-            f"an objective among {', '.join(OBJECTIVES)}, or file.py:name",
-            got=repr(objective),
-            suggestion="pgd",
-        )
-    plugin = as_plugin(objective)
-    if not callable(plugin.value):
-        raise UsageError(
-            f"a class or function {plugin.name}(strength)",
-            got=f"a {type(plugin.value).__name__}",
-            suggestion=f"def {plugin.name}(strength): return lambda model, batch, draws: losses",
-        )
+    plugin = instead_of(objective, "an objective", OBJECTIVES, "pgd")
+    plugin.check_callable(
+        "(strength)", "return lambda model, batch, draws: losses", what="a class or function"
+    )
     facts = {name: getattr(plugin.value, name, None) for name in ("title", "symbol", "strengths", "cost")}
     cost = 3.0 if facts["cost"] is None else facts["cost"]
     return ObjectiveEntry(
