@@ -290,7 +290,7 @@ class Lazy(Generic[T]):
         return self.thing(*arguments, **options)  # type: ignore[operator]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):  # such as inspect looks for: to ask for a signature makes nothing
             raise AttributeError(name)
         facts = object.__getattribute__(self, "facts")
         return facts[name] if name in facts else getattr(self.thing, name)
