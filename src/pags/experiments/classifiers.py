@@ -22,7 +22,7 @@ from pags.seeds import derive
 from pags.settings import Settings
 from pags.training.fit import Plan
 from pags.training.objectives import Objective, get_objective, make_objective
-from pags.training.precision import choose_precision
+from pags.training.precision import AnyPrecision, decided
 from pags.training.recipes import scaled_rate
 
 STANDARD, UNTRAINED = "standard", "untrained"
@@ -50,7 +50,7 @@ class Training(Settings):
     scale_rate: bool = False
     """Whether strong penalties lower the learning rate, as in B.2."""
     seed: int = 0
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
+    precision: AnyPrecision = "32-true"
     """auto: bf16-mixed on CUDA and on CPUs with AMX; measuring is always in float32."""
     compile: bool = False
     channels_last: bool = True
@@ -88,7 +88,7 @@ class Training(Settings):
 
     def on(self, device: str) -> "Training":
         """The same with its precision decided for a device."""
-        return self.with_(precision=choose_precision(device)) if self.precision == "auto" else self
+        return self.with_(precision=decided(self.precision, device))
 
     def repeated(self, repeat: int) -> "Training":
         """The same with the seed of a repeat; the first has the seed itself."""

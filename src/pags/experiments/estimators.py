@@ -24,6 +24,7 @@ from pags.score.load import load_denoiser
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import seeded_construction
 from pags.training.fit import Plan
+from pags.training.precision import Precision, decided
 
 FEW = 1000
 """Images below which an estimate is said to be a poor one, and knows no classes."""
@@ -46,11 +47,12 @@ def blank_autoencoder(train: ImageSet, latent: int, widths: tuple[int, ...], see
 
 @network("autoencoders", blank_autoencoder, revision=2)
 def autoencoder(
-    train: ImageSet, latent: int, widths: tuple[int, ...], plan: Plan, seed: int, *, work: Work
-) -> Autoencoder:
+    train: ImageSet, latent: int, widths: tuple[int, ...], plan: Plan, seed: int, precision: Precision, *,
+    work: Work,
+) -> Autoencoder:  # fmt: skip
     """The autoencoder whose decoder's tangent spaces are the manifold's."""
     blank = blank_autoencoder(train, latent, widths, seed)
-    return work.train(blank, Reconstruction(), train, plan, seed=seed)
+    return work.train(blank, Reconstruction(), train, plan, seed=seed, precision=precision)
 
 
 def blank_denoiser(train: ImageSet, classes: int, widths: tuple[int, ...], seed: int) -> UNetDenoiser:
@@ -61,10 +63,12 @@ def blank_denoiser(train: ImageSet, classes: int, widths: tuple[int, ...], seed:
 
 @network("denoisers", blank_denoiser, revision=2)
 def denoiser(
-    train: ImageSet, classes: int, widths: tuple[int, ...], plan: Plan, seed: int, *, work: Work
-) -> UNetDenoiser:
+    train: ImageSet, classes: int, widths: tuple[int, ...], plan: Plan, seed: int, precision: Precision, *,
+    work: Work,
+) -> UNetDenoiser:  # fmt: skip
     """The denoiser whose score gradients are compared with."""
-    return work.train(blank_denoiser(train, classes, widths, seed), Denoising(), train, plan, seed=seed)
+    blank = blank_denoiser(train, classes, widths, seed)
+    return work.train(blank, Denoising(), train, plan, seed=seed, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -207,16 +211,18 @@ class Estimators:
         asked = self.manifold
         widths = asked.widths[: halvings(self.train.shape, len(asked.widths))]  # of sides such as 28
         return self.cache.made(
-            autoencoder, train=self.train, latent=self.latent, widths=widths, plan=asked.plan, seed=self.seed
-        )
+            autoencoder, train=self.train, latent=self.latent, widths=widths, plan=asked.plan, seed=self.seed,
+            precision=decided(asked.precision, self.cache.device),
+        )  # fmt: skip
 
     @cached_property
     def _denoiser(self) -> Made[UNetDenoiser]:
         asked, classes = self.score, self._classes
         widths = asked.widths[: 1 + halvings(self.train.shape, len(asked.widths) - 1)]
         return self.cache.made(
-            denoiser, train=self.train, classes=classes, widths=widths, plan=asked.plan, seed=self.seed
-        )
+            denoiser, train=self.train, classes=classes, widths=widths, plan=asked.plan, seed=self.seed,
+            precision=decided(asked.precision, self.cache.device),
+        )  # fmt: skip
 
     @property
     def _classes(self) -> int:

@@ -133,9 +133,12 @@ def _laptop(data: str) -> ExperimentSettings:
         training=training, sweeps=sweeps, train_images=None, images=1000,
         manifold=Manifold(
             latent=128, widths=(64, 128, 256),
-            plan=Plan(epochs=20, batch_size=128, learning_rate=1e-3, **ADAM),
+            plan=Plan(epochs=20, batch_size=128, learning_rate=1e-3, **ADAM), precision="auto",
         ),
-        score=Score(widths=(64, 128, 256), plan=Plan(epochs=20, learning_rate=1e-3, average=0.999, **ADAM)),
+        score=Score(
+            widths=(64, 128, 256), plan=Plan(epochs=20, learning_rate=1e-3, average=0.999, **ADAM),
+            precision="auto",
+        ),
         measures=_measures(4), gallery=10,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from pags.experiments.problems import GenerateSettings
 from pags.measure.distractor import PAPER_LEVELS
 from pags.settings import Settings
 from pags.training.fit import Plan
+from pags.training.precision import AnyPrecision
 
 
 class Common(Settings):
@@ -53,6 +54,7 @@ class Manifold(Settings):
     """k, the dimension of the tangent spaces; None: as many principal components as hold 90 %."""
     widths: tuple[PositiveInt, ...] = (32, 64)
     plan: Plan = Plan(epochs=60, batch_size=64, optimizer="adam", learning_rate=2e-3, weight_decay=0)
+    precision: AnyPrecision = "32-true"
 
 
 class Score(Settings):
@@ -68,6 +70,7 @@ class Score(Settings):
     conditional: bool = True
     """Whether a denoiser that is trained here learns classes."""
     plan: Plan = Plan(epochs=45, optimizer="adam", learning_rate=5e-3, weight_decay=0, average=0.99)
+    precision: AnyPrecision = "32-true"
 
 
 class Pretrained(Settings):

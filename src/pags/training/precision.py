@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 
 Precision = Literal["32-true", "bf16-mixed"]
+AnyPrecision = Literal["auto", "32-true", "bf16-mixed"]
+"""auto: see `choose_precision`; measuring is always in float32."""
 
 CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -16,6 +18,11 @@ def choose_precision(device: torch.device | str) -> Precision:
     kind = torch.device(device).type
     fast = kind == "cuda" or (kind == "cpu" and has_amx())
     return "bf16-mixed" if fast else "32-true"
+
+
+def decided(precision: AnyPrecision, device: torch.device | str) -> Precision:
+    """The precision itself, where "auto" leaves it to the machine."""
+    return choose_precision(device) if precision == "auto" else precision
 
 
 def has_amx() -> bool:
