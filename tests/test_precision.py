@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import pags
 from conftest import seeded
 from pags.classifiers.build import build_classifier
 from pags.data.batches import Batch
@@ -90,3 +91,29 @@ def test_our_second_derivatives_in_bfloat16_are_as_close_as_torchs() -> None:
     exact = weight_gradients("gradient-norm", "float32", least=10**9)
     ours, torchs = (distance(weight_gradients("gradient-norm", "bf16", least=n), exact) for n in (0, 10**9))
     assert ours < 1.5 * torchs
+
+
+class Watched(nn.Module):
+    """Notes how products are computed while it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.seen = nn.Linear(192, 3), set[tuple[str, bool]]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return self.linear(images.flatten(1))
+
+
+def test_what_is_measured_is_in_float32_whatever_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 is torch's default for convolutions, and "medium" is bfloat16, also on a CPU."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before, model, draws = torch.get_float32_matmul_precision(), Watched(), seeded(0)
+    images, labels = torch.rand((6, 3, 8, 8), generator=draws), torch.arange(6) % 3
+    torch.set_float32_matmul_precision("medium")
+    try:
+        pags.audit(model, images, labels, denoiser=lambda x, sigma, labels=None: x / 2, metrics=("cosine",))
+        assert model.seen == {("highest", False)}
+        assert torch.get_float32_matmul_precision() == "medium", "what a user set is theirs again"
+    finally:
+        torch.set_float32_matmul_precision(before)

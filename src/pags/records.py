@@ -35,6 +35,8 @@ class RegimeRecord(TypedDict):
     name: str | None
     accuracy_lost: IntervalRecord | None
     rule: str
+    at_tolerance: NotRequired[dict[str, str]]
+    """The name by each of `TOLERANCES`, other shares of accuracy that an aligned model may have lost."""
 
 
 class ModelRecord(TypedDict):

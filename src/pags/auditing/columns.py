@@ -27,11 +27,13 @@ from pags.measure.robustness import (
 )
 from pags.seeds import ImageDraws, generator
 from pags.training.attack import PGD
+from pags.training.precision import exact_float32
 
 Report = Callable[[float], None]
 """Called with the fraction completed."""
 
 
+@exact_float32()
 def measured(
     model: nn.Module,
     evaluation: EvaluationSet,
@@ -59,6 +61,7 @@ def measured(
     return {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
 
 
+@exact_float32()
 @torch.no_grad()
 def pictures(model: nn.Module, evaluation: EvaluationSet, places: Tensor, target: str) -> Columns:
     """Gradient and score of some images for one target with their parts in the tangent space, (n, c, *size);

@@ -27,6 +27,7 @@ from pags.measure.robustness import find_change
 from pags.score.denoiser import Denoiser, as_denoiser, knows_all, knows_classes, score_of
 from pags.score.references import score_estimate
 from pags.seeds import generator
+from pags.training.precision import exact_float32
 
 Columns = dict[str, Tensor]
 """Quantities by name, as a rule one number per image."""
@@ -57,6 +58,7 @@ class Memory:
         return self.results[key][0]
 
 
+@exact_float32()
 def tangent_spaces(estimator: Tangent, images: ImageSet) -> Columns:
     """The tangent basis (n, d, r) of every image and its rank; of a decoder, how far the image is from the
     point whose tangent space it is."""
@@ -67,6 +69,7 @@ def tangent_spaces(estimator: Tangent, images: ImageSet) -> Columns:
     return found
 
 
+@exact_float32()
 def scores(
     denoiser: Denoiser, images: ImageSet, sigma: float, conditional: bool, draws: int, seed: int,
     places: list[int],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pags.errors import UsageError
-from pags.measure.regimes import EXCESSIVE, TOLERANCE, regime
+from pags.measure.regimes import EXCESSIVE, TOLERANCE, TOLERANCES, regime
 from pags.measure.statistics import Interval, interval, mean_intervals, paired_differences
 from pags.records import IntervalRecord, ModelRecord, Record, RegimeRecord
 from pags.seeds import generator
@@ -136,7 +136,9 @@ def _regime(
         unknown = "; how much accuracy was lost is unknown without a reference sweep"
         found = regime(ratios[name], Interval(0.0, 0.0, 0.0))
         return {"name": f"{found} or {EXCESSIVE}", "accuracy_lost": None, "rule": rule + unknown}
-    return {"name": regime(ratios[name], lost), "accuracy_lost": plain(lost), "rule": rule}
+    others = {f"{tolerance:g}": regime(ratios[name], lost, tolerance=tolerance) for tolerance in TOLERANCES}
+    found = regime(ratios[name], lost)
+    return {"name": found, "accuracy_lost": plain(lost), "rule": rule, "at_tolerance": others}
 
 
 def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:

@@ -14,6 +14,8 @@ from pags.measure.statistics import Interval
 
 TOLERANCE = 0.05
 """The share of accuracy that a Bayes-aligned model may have lost."""
+TOLERANCES = (0.02, 0.05, 0.1, 0.2)
+"""Others beside it, for how much of a regime the choice decides."""
 
 WEAK, ALIGNED, EXCESSIVE = "weak", "Bayes-aligned", "excessive"
 

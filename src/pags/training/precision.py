@@ -1,5 +1,7 @@
 """In which precision networks are trained: bfloat16 where the machine multiplies it faster."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,20 @@ def choose_precision(device: torch.device | str) -> Precision:
 def decided(precision: AnyPrecision, device: torch.device | str) -> Precision:
     """The precision itself, where "auto" leaves it to the machine."""
     return choose_precision(device) if precision == "auto" else precision
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Products in float32 as they are, without TF32 on a GPU (torch's default for convolutions) or bfloat16
+    on a CPU, whatever was set: what is measured are small differences of outputs."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
 
 
 def has_amx() -> bool:
