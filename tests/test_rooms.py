@@ -10,7 +10,7 @@ import pytest
 import pags
 
 ROOMS = (
-    "errors", "memory", "records", "settings", "seeds", "arrays", "plugins", "store", "checkpoints", "data",
+    "errors", "memory", "records", "settings", "seeds", "arrays", "plugins", "store", "shipped", "checkpoints", "data",
     "classifiers", "training", "manifold", "score", "measure", "auditing", "generate", "experiments",
     "claims", "theory", "figures",
     "report", "cli", "__main__",

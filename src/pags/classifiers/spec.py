@@ -9,12 +9,13 @@ from pags.classifiers.adapt import OUTPUTS
 from pags.classifiers.foreign import Normalisation
 from pags.classifiers.libraries import IMAGENET_MEAN, IMAGENET_STD, torchvision_names
 from pags.errors import UsageError
+from pags.shipped import CLASSIFIERS, shipped
 
 FILES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".pkl", ".bin", ".tar", ".model", ".pt2", ".onnx")
 
 FORMS = (
-    "FILE.safetensors", "FILE.pt", "madry:FILE", "robustbench:FILE", "torchvision:NAME", "timm:NAME",
-    "package.module:function", "file.py:function",
+    "FILE.safetensors", "FILE.pt", "pags:NAME", "madry:FILE", "robustbench:FILE", "torchvision:NAME",
+    "timm:NAME", "package.module:function", "file.py:function",
 )  # fmt: skip
 """What `load_classifier` takes."""
 
@@ -28,7 +29,8 @@ NORMALISATIONS: dict[str, Normalisation] = {
 ALL = {"mean", "std", "normalise", "outputs", "classes"}
 OF_FILES = {"arch", "key", "ignore", "size", "stride", "padding", "pool", "activation"}
 OPTIONS = {
-    "torchvision": ALL | {"weights", "untrained"}, "timm": ALL | {"pretrained", "untrained"}, "python": ALL,
+    "pags": set[str](), "python": ALL, "torchvision": ALL | {"weights", "untrained"},
+    "timm": ALL | {"pretrained", "untrained"},
     **dict.fromkeys(("file", "madry", "robustbench"), ALL | OF_FILES),
 }  # fmt: skip
 """What may stand behind the question mark of a spec, by its kind."""
@@ -86,6 +88,8 @@ def parsed(text: str) -> Spec:
         rest = str(Path(rest).expanduser())
     if not rest or (query and not options):
         raise _unknown(text)
+    if kind == "pags" and not query:
+        return Spec("file", str(shipped(rest, CLASSIFIERS)), {})
     if unknown := sorted(options.keys() - OPTIONS[kind]):
         raise UsageError(
             f"a model as one of {', '.join(FORMS)}, with options among {', '.join(sorted(OPTIONS[kind]))}",
@@ -154,7 +158,7 @@ def _not_numbers(name: str, value: str, example: str) -> UsageError:
 
 def _unknown(text: str) -> UsageError:
     close = [f"torchvision:{text}"] if text in torchvision_names() else []
-    suggestion = close or (["a file, or file.py:function"] if Path(text).exists() else FORMS[4:6])
+    suggestion = close or (["a file, or file.py:function"] if Path(text).exists() else FORMS[5:7])
     return UsageError(
         f"a model as one of {', '.join(FORMS)}", got=repr(text), suggestion=" or ".join(suggestion)
     )

@@ -15,8 +15,8 @@ from pags.measure.regimes import EXCESSIVE
 from pags.records import ModelRecord, Record, SweepRecord
 from pags.store import Store
 
-PARTS = ("sweep", "score", "transfer", "distractor", "generation", "smoothgrad", "world")
-"""All parts by name."""
+PARTS = ("sweep", "score", "transfer", "distractor", "generation", "smoothgrad", "world", "shipped")
+"""All parts by name; an exact world and the networks that ship with the package need no work."""
 
 
 @dataclass

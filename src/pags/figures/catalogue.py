@@ -15,6 +15,8 @@ def _sums(number: str, objective: str, how: str) -> Figure:
 
 
 FIGURES = (
+    Figure("natural-images", "Natural images: networks from none to excessive robustness", "1", ("shipped",),
+           pictures.natural_images),
     Figure("1", "Gradients of robust models look like the score", "1", ("sweep",),
            pictures.standard_and_robust),
     Figure("2", "Signal and distractor", "3.2, Definition 3", ("world",), phenomena.signal_and_distractor),

@@ -1,8 +1,13 @@
 """The figures that are pictures: gradients beside scores, and perturbations of images."""
 
-from pags.arrays import scale_to
+from pags.arrays import cosines, scale_to
+from pags.classifiers.load import load_classifier
 from pags.figures import sweeps
 from pags.figures.kinds import FigureData, Line, Parts, grid
+from pags.measure.gradients import input_gradient
+from pags.score.denoiser import bayes_direction, score_of
+from pags.score.load import load_denoiser
+from pags.shipped import shipped_images
 
 OWN = (
     "Gradients are those of the logit of the image's own class, and the score is that of the same class; "
@@ -14,6 +19,38 @@ SUM = (
     "Cross-entropy never trains the sum of the last layer's rows, so this gradient is determined by the "
     "random initialisation; gradients of single logits are in Figures 1, 6 and 14."
 )
+
+NATURAL = {
+    "cifar10-standard": "standard network",
+    "cifar10-pgd-0.1": "adversarial training\nε = 0.1",
+    "cifar10-pgd-0.25": "adversarial training\nε = 0.25",
+    "cifar10-pgd-1": "adversarial training\nε = 1",
+}
+"""The networks that ship with the package, from none to excessive robustness."""
+SIGMA = 0.5
+"""Noise level of score and Bayes direction, the paper's for images of 32 pixels."""
+
+
+def natural_images(parts: Parts) -> FigureData:
+    """Gradients, score and Bayes direction on natural images: networks that ship with the package."""
+    images, labels = shipped_images()
+    denoiser = load_denoiser("pags:cifar10")
+    bayes = bayes_direction(denoiser, images, SIGMA, labels)
+    lines = [
+        Line("image", images),
+        Line("score", score_of(denoiser, images, SIGMA, labels), signed=True),
+        Line("Bayes direction", bayes, signed=True),
+    ]
+    for name, label in NATURAL.items():
+        gradient = input_gradient(load_classifier(f"pags:{name}"), images, "logit", labels)
+        numbers = cosines(gradient, bayes).tolist()
+        lines.append(Line(label, gradient, signed=True, numbers=numbers))
+    caption = (
+        "The first test images of each class of CIFAR-10 (JPEG), a lossy copy of CIFAR-10; the score and the "
+        "gradient of the Bayes classifier, by a denoiser, at noise level 0.5; and gradients of the logit of "
+        "the image's class. Numbers are cosines of the gradient with the Bayes direction."
+    )
+    return grid(caption, lines)
 
 
 def _metric(parts: Parts) -> str:

@@ -30,6 +30,7 @@ from pags.score.edm.preconditioning import Preconditioner
 from pags.score.edm.published import network_in
 from pags.score.foreign import DiffusersDenoiser, from_diffusers
 from pags.score.unet import UNetDenoiser
+from pags.shipped import DENOISER, shipped
 from pags.store import Record, read_safetensors
 
 WIDEST, LONGEST = 65536, 12  # of a U-Net: channels and levels
@@ -77,9 +78,9 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
 
     Args:
         path: an EDM pickle (`.pkl`), a `.safetensors` that `export` describes, or a folder of diffusers with
-            a UNet2DModel and its scheduler; or `file.py:name` or `package.module:name`, **which runs that
-            code**: a denoiser (of images alone: a blind one), or a class or function without arguments that
-            makes one.
+            a UNet2DModel and its scheduler; `pags:cifar10`, which ships with the package; `file.py:name` or
+            `package.module:name`, **which runs that code**: a denoiser (of images alone: a blind one), or a
+            class or function without arguments that makes one.
         which: the key of the network in a pickle.
 
     Returns:
@@ -89,6 +90,8 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
         UsageError: a file of another kind; a key that the pickle does not have; code that is not there.
         PagsError: a file that is missing, damaged, or not a whole denoiser; code that fails.
     """
+    if str(path).startswith("pags:"):
+        path = shipped(str(path).partition(":")[2], (DENOISER,))
     if not Path(path).exists() and is_plugin(str(path)):
         return _of_user(load_plugin(str(path)))
     path = Path(path).expanduser()

@@ -1,0 +1,108 @@
+"""Draw every study in results/ again from its records, and fill the tables of the texts with its numbers.
+
+    python scripts/results.py            # make results
+
+A text marks a table by `<!-- table NAME STUDY … -->` and `<!-- end -->`; the names are those of `TABLES`.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pags.figures.sweeps import along, described
+from pags.report.pages import write_report
+from pags.report.words import subject_title
+from pags.store import Store
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+TEXTS = ("README.md", "docs/results.md")
+MARKED = re.compile(r"(<!-- table ([\w-]+)((?: [\w-]+)+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    for study in studies():
+        for path in write_report(study):
+            if path.suffix not in (".svg", ".html"):
+                path.unlink(missing_ok=True)  # what a browser shows is enough
+    for text in TEXTS:
+        path = ROOT / text
+        path.write_text(filled(path.read_text()))
+
+
+def studies() -> list[Path]:
+    """The folders that hold a study's records."""
+    return sorted(path.parent.parent for path in RESULTS.glob("*/records/reproduction.json"))
+
+
+def filled(text: str) -> str:
+    """A text with its tables made again from the records."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]](*m[3].split())}\n\n{m[5]}", text)
+
+
+def models(study: str) -> str:
+    """One row per network of a study, with the headline quantities and their 95 % intervals."""
+    record: Any = Store(RESULTS / study).read_record("records/sweep.json")
+    lines = [line for sweep in record["sweeps"] for line in along(record, sweep)]
+    unique = {found["name"]: found for found in [record["models"][0], *lines]}
+    norm = record["settings"]["measures"]["norm"]
+    rows = [
+        [
+            described(record, found), interval(found["means"]["correct"]),
+            interval(found["ratios"][f"off/on {norm:.4g}"]), interval(found["ratios"]["rho1"]),
+            interval(found["means"]["lpips logit"]), interval(found["means"]["shuffled lpips logit"]),
+            interval(found["means"]["bayes cosine logit"]), found["regime"]["name"] or "–",
+        ]
+        for found in unique.values()
+    ]  # fmt: skip
+    heading = [
+        "network", "accuracy", f"off/on, norm {norm:.3g}", f"ρ1 (chance {record['chance']['rho2']:.3g})",
+        "1 − LPIPS with the score", "… with another image’s score", "cosine with the Bayes direction",
+        "regime",
+    ]  # fmt: skip
+    return table(heading, rows)
+
+
+def verdicts(study: str) -> str:
+    """One row per claim: the statistic with its interval, and the verdict, for each subject."""
+    store = Store(RESULTS / study)
+    claims, sweep = (
+        store.read_record("records/claims.json")["claims"],
+        store.read_record("records/sweep.json"),
+    )
+    subjects = list(dict.fromkeys(claim["subject"] for claim in claims))
+    found = {(claim["claim"], claim["subject"]): claim for claim in claims}
+    rows = []
+    for name in dict.fromkeys(claim["claim"] for claim in claims):
+        cells = [found.get((name, subject)) for subject in subjects]
+        rows.append([f"`{name}`", *("" if cell is None else verdict(cell) for cell in cells)])
+    return table(["claim", *(subject_title(subject, sweep) for subject in subjects)], rows)
+
+
+def verdict(claim: Mapping[str, Any]) -> str:
+    """A verdict with what decides it."""
+    return f"**{claim['verdict']}** {interval(claim)}" if claim["estimate"] is not None else claim["verdict"]
+
+
+def interval(found: Mapping[str, Any] | None) -> str:
+    """An estimate with its interval, two to three digits."""
+    if found is None or found["estimate"] is None:
+        return "–"
+    number, low, high = (
+        "–" if found[n] is None else f"{found[n]:.3g}".replace("-", "−") for n in ("estimate", "low", "high")
+    )
+    return f"{number} [{low}, {high}]"
+
+
+def table(heading: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [heading, ["---"] * len(heading), *rows])
+
+
+TABLES: dict[str, Callable[..., str]] = {"models": models, "verdicts": verdicts}
+"""What a mark in a text may name."""
+
+if __name__ == "__main__":
+    sys.exit(main())
