@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import pags
 from conftest import seeded
+from pags.auditing import EvaluationSet
+from pags.auditing.columns import measured
 from pags.classifiers.build import build_classifier
 from pags.data.batches import Batch
 from pags.seeds import generator, seeded_construction
@@ -105,6 +106,10 @@ class Watched(nn.Module):
         return self.linear(images.flatten(1))
 
 
+def halved(images: Tensor, sigma: float, labels: Tensor | None = None) -> Tensor:
+    return images / 2
+
+
 def test_what_is_measured_is_in_float32_whatever_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """TF32 is torch's default for convolutions, and "medium" is bfloat16, also on a CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
@@ -112,7 +117,7 @@ def test_what_is_measured_is_in_float32_whatever_was_set(monkeypatch: pytest.Mon
     images, labels = torch.rand((6, 3, 8, 8), generator=draws), torch.arange(6) % 3
     torch.set_float32_matmul_precision("medium")
     try:
-        pags.audit(model, images, labels, denoiser=lambda x, sigma, labels=None: x / 2, metrics=("cosine",))
+        measured(model, EvaluationSet.of(images, labels, denoiser=halved, metrics=("cosine",)))
         assert model.seen == {("highest", False)}
         assert torch.get_float32_matmul_precision() == "medium", "what a user set is theirs again"
     finally:
