@@ -308,7 +308,19 @@ def parts(record: SweepRecord | None = None) -> Any:
         transfer=transfer, transfer_gallery=small, distractor=distractor, distractor_gallery=drawn,
         generation=generation, generation_panels=generation_panels(generation),
         smoothgrad={"objective": "pgd", "levels": [0.05, 0.1], "strengths": smooth},
+        manifold=dependence_record(record),
     )  # fmt: skip
+
+
+def dependence_record(record: SweepRecord) -> Record:
+    """One sweep's ratios for tangent spaces of two dimensions, by two estimators."""
+    norm = record["settings"]["measures"]["norm"]
+    ratios = {"ratios": {f"off/on {norm:g}": about(0.7), "rho1": about(0.6), "rho2 logit": about(0.5)}}
+    names = {"autoencoder": "decoder of an autoencoder", "local-pca": "local PCA"}
+    return {
+        "objective": "pgd", "strengths": list(STRENGTHS), "k": [4, 8], "images": 20, "pixels": 64,
+        "models": {name: [[ratios for _ in STRENGTHS]] * 2 for name in names}, "titles": names,
+    }  # fmt: skip
 
 
 def theory_record() -> Record:

@@ -67,7 +67,7 @@ class _Estimate:
         return {
             "sweep": self.estimators() + self.sweeps(), "score": len(self.data.test) * 0.005,
             "transfer": self.transfer(), "distractor": self.distractor(), "generation": self.generation(),
-            "smoothgrad": self.smoothgrad(), "world": 1.0, "shipped": 5.0,
+            "smoothgrad": self.smoothgrad(), "manifold": self.manifold(), "world": 1.0, "shipped": 5.0,
         }  # fmt: skip
 
     def sweeps(self) -> float:
@@ -124,6 +124,11 @@ class _Estimate:
         """Gradients of noisy copies, at four levels."""
         models = max(len(sweep.strengths) for sweep in self.settings.sweeps)
         return 4 * self.settings.smoothgrad_samples * models * len(self.data.test) * GRADIENT * self.step
+
+    def manifold(self) -> float:
+        """Perturbations on 200 images for each of about ten kinds of tangent spaces, which cost as much."""
+        asked, models = self.settings, max(len(sweep.strengths) for sweep in self.settings.sweeps)
+        return 10 * 200 * (models * 20 * asked.measures.directions * FORWARD + 100) * self.step
 
     def seconds(self, network: nn.Module, objective: Objective) -> float:
         """Seconds per image of a training step, the faster of two after a first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pags.auditing.evaluation import short_name
 from pags.errors import UsageError
-from pags.experiments import distractor, experiment, generation, smoothgrad, transfer
+from pags.experiments import distractor, experiment, generation, manifold, smoothgrad, transfer
 from pags.experiments.cache import Columns
 from pags.experiments.engines import Progress
 from pags.experiments.settings import Common, ExperimentSettings
@@ -15,7 +15,17 @@ from pags.measure.regimes import EXCESSIVE
 from pags.records import ModelRecord, Record, SweepRecord
 from pags.store import Store
 
-PARTS = ("sweep", "score", "transfer", "distractor", "generation", "smoothgrad", "world", "shipped")
+PARTS = (
+    "sweep",
+    "score",
+    "transfer",
+    "distractor",
+    "generation",
+    "smoothgrad",
+    "manifold",
+    "world",
+    "shipped",
+)
 """All parts by name; an exact world and the networks that ship with the package need no work."""
 
 
@@ -130,6 +140,13 @@ class Parts:
             samples=self.settings.smoothgrad_samples,
             progress=self._part("SmoothGrad"),
         )
+
+    @cached_property
+    def manifold(self) -> Record:
+        """How far one sweep's numbers depend on the tangent spaces."""
+        assert self.sweep
+        sweep = next(s for s in self.settings.sweeps if s.objective == self.objective)
+        return manifold.manifold_dependence(self.experiment, sweep, self._part("tangent spaces"))
 
     @property
     def objective(self) -> str:

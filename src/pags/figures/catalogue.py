@@ -15,8 +15,6 @@ def _sums(number: str, objective: str, how: str) -> Figure:
 
 
 FIGURES = (
-    Figure("natural-images", "Natural images: networks from none to excessive robustness", "1", ("shipped",),
-           pictures.natural_images),
     Figure("1", "Gradients of robust models look like the score", "1", ("sweep",),
            pictures.standard_and_robust),
     Figure("2", "Signal and distractor", "3.2, Definition 3", ("world",), phenomena.signal_and_distractor),
@@ -47,8 +45,12 @@ FIGURES = (
            ("sweep", "generation"), phenomena.synthesised),
     Figure("phenomenon-3", "SmoothGrad and robustness", "1, Phenomenon 3", ("sweep", "smoothgrad"),
            measures.smoothgrad),
+    Figure("manifold", "How the numbers depend on the tangent spaces", "4; B.6", ("sweep", "manifold"),
+           measures.manifold_dependence),
     Figure("score-share", "Where the score points", "A, proof of Theorem 2", ("sweep", "score"),
            measures.score_share),
+    Figure("natural-images", "Natural images: networks from none to excessive robustness", "1", ("shipped",),
+           pictures.natural_images),
 )  # fmt: skip
 """A new figure is a row here; its function may stand here too. A user's is a `Figure` of their own."""
 

@@ -44,6 +44,8 @@ class Parts(Protocol):
     def generation_panels(self) -> Mapping[str, Tensor]: ...
     @property
     def smoothgrad(self) -> Record: ...
+    @property
+    def manifold(self) -> Record: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Figure:
         title: what it shows.
         place: where the paper has it; empty for a figure of a user.
         needs: which parts of the experiment it is drawn from: world, sweep, score, transfer, distractor,
-            generation, smoothgrad.
+            generation, smoothgrad, manifold, shipped.
         data: makes it, with `grid` or `curves`.
     """
 

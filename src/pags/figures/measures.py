@@ -139,3 +139,38 @@ def score_share(parts: Parts) -> FigureData:
         "normal of the manifold; the chance line is that of a random direction."
     )
     return curves(caption, [[panel]])
+
+
+def manifold_dependence(parts: Parts) -> FigureData:
+    """off/on, rho1 and rho2 over the dimension of the tangent spaces, for two estimators of them."""
+    record, line = parts.manifold, sweeps.sweep_of(parts.sweep, parts.manifold["objective"])
+    norm, dimensions = sweeps.settled(parts.sweep, "norm", None), record["k"]
+    chance = [{"estimate": 1 - k / record["pixels"]} for k in dimensions]
+    strengths = sweeps.evenly(list(enumerate(record["strengths"])))
+    rows = []
+    for name, models in record["models"].items():
+        row = []
+        for quantity, y, level in (
+            (f"off/on {norm:g}", f"off/on, norm {norm:g}", True), ("rho1", "ρ1", False),
+            ("rho2 logit", "ρ2", False),
+        ):  # fmt: skip
+            series = [
+                Series(
+                    f"{line['symbol']} = {strength:g}", style,
+                    [along[place]["ratios"][quantity] for along in models],
+                )
+                for (place, strength), style in zip(strengths, NUMBERED, strict=False)
+            ]  # fmt: skip
+            references = {"equal": 1.0} if level else {}
+            series += [] if level else [Series("chance", "guide", chance)]
+            panel = Panel(
+                f"{record['titles'][name]}: {y}", "dimension k of the tangent spaces",
+                [str(k) for k in dimensions], y, series, references=references, zero=True,
+            )  # fmt: skip
+            row.append(panel)
+        rows.append(row)
+    caption = (
+        f"Networks of one sweep ({line['title']}) on {record['images']} images, measured with the leading "
+        "directions of the tangent spaces, by the estimator of the other figures and by another one."
+    )
+    return curves(caption, rows)

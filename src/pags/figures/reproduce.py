@@ -161,8 +161,8 @@ def reproduce(
     resolved = settings.resolved(needs)
     place = store if isinstance(store, Store) else Store(Path(store))
     parts = Parts(resolved, place, progress, settings.engine or "inline", settings.workers)
-    for figure in wanted:
-        make(figure, parts, place)
+    for figure in sorted(wanted, key=lambda figure: any(part in JUDGES for part in figure.needs)):
+        make(figure, parts, place)  # what needs no training comes first
     verdicts = [record for part in needs if part in JUDGES for record in JUDGES[part](parts)]
     place.write_record(CLAIMS_RECORD, {"claims": verdicts})
     data: DataRecord | None = parts.sweep["data"] if "sweep" in needs else None
