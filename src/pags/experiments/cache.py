@@ -175,11 +175,14 @@ class Cache:
         """The result to be of a stage for some arguments."""
         return Made(self, stage, arguments)
 
-    def keep(self, function: Callable[..., Columns], /, **arguments: Any) -> Columns:
-        """The columns that a function gives, kept: what an `EvaluationSet` prepares goes through here."""
+    def kept(self, function: Callable[..., Columns], /, **arguments: Any) -> "Made[Columns]":
+        """The columns to be of a function: what an `EvaluationSet` prepares goes through here."""
         known = STAGES.get(function.__name__)
-        stage = known or _registered(Stage(function, "prepared", 1))
-        return self.made(stage, **arguments).value()
+        return self.made(known or _registered(Stage(function, "prepared", 1)), **arguments)
+
+    def keep(self, function: Callable[..., Columns], /, **arguments: Any) -> Columns:
+        """These columns."""
+        return self.kept(function, **arguments).value()
 
 
 @dataclass(eq=False)
@@ -226,14 +229,18 @@ class Made(Generic[T]):
         A network is always the kept weights in a fresh network: the memory layout that training leaves behind
         changes the last digits of a convolution, and a run that continues must measure the same.
         """
-        if not self.is_there():
-            self.make(report=report)
+        self.ensure(report)
         tensors = self.cache.store.read_tensors(self.file)[0]
         if self.stage.blank is None:
             return {n: column.to(self.cache.device) for n, column in tensors.items()}  # type: ignore[return-value]
         network = self.blank()
         network.load_state_dict(tensors)
         return network.to(self.cache.device).eval()  # type: ignore[return-value]
+
+    def ensure(self, report: Report = lambda share: None) -> None:
+        """Have it there: make and keep it unless it is."""
+        if not self.is_there():
+            self.make(report=report)
 
     def blank(self) -> nn.Module:
         """The untrained network."""
