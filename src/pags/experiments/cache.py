@@ -7,6 +7,7 @@ images (by content), other results to be (by key), and things that say their `id
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from pags.classifiers.about import recipe as recipe_of
 from pags.data.imageset import ImageSet
-from pags.errors import UsageError
+from pags.errors import TrainingDiverged, UsageError
+from pags.experiments.plan import FAILURES, claimed, failure, name_of
 from pags.records import Record
 from pags.score.load import export
 from pags.score.unet import UNetDenoiser
@@ -36,6 +38,8 @@ Columns = dict[str, Tensor]
 """Quantities by name, as a rule one number per image."""
 Report = Callable[[float], None]
 """Called with the fraction completed."""
+WAIT = 0.5
+"""Seconds between looking whether another process has made what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +242,27 @@ class Made(Generic[T]):
         return network.to(self.cache.device).eval()  # type: ignore[return-value]
 
     def ensure(self, report: Report = lambda share: None) -> None:
-        """Have it there: make and keep it unless it is."""
-        if not self.is_there():
+        """Have it there: make and keep it unless it is; while another process makes it, wait.
+
+        Raises:
+            TrainingDiverged: now or in an earlier run; why is kept in `failures/`.
+        """
+        root = self.cache.store.root
+        while not self.is_there():
+            if why := failure(root, self.file):
+                raise TrainingDiverged(why["expected"], got=why["got"], suggestion=why["suggestion"])
+            with claimed(root, self.file) as ours:
+                if ours and not self.is_there():
+                    self._make_once(report)
+            if not ours:
+                time.sleep(WAIT)
+
+    def _make_once(self, report: Report) -> None:
+        try:
             self.make(report=report)
+        except TrainingDiverged as error:
+            self.cache.store.write_record(f"{FAILURES}/{name_of(self.file)}.json", vars(error))
+            raise
 
     def blank(self) -> nn.Module:
         """The untrained network."""

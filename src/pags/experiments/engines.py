@@ -1,13 +1,16 @@
 """Where the tasks of an experiment run: in this process, in worker processes, or spread over Ray.
 
-A task is plain data, and asks the store before it works, so the engines differ in time alone: whatever one
-leaves unfinished, the other continues. Tasks of one stage run at once, those of the next wait for them.
+A task is plain data, and whoever works on it holds a lease in the store (`plan`), so the engines differ in
+time alone: whatever one leaves unfinished, another continues, and any number of runs share the work of one
+folder. Tasks of one stage run at once, those of the next wait for them.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +22,8 @@ from typing import Any, Protocol
 import torch
 
 from pags.errors import PagsError, UsageError
+from pags.experiments.plan import RUNS, claimed, clear, finished, in_order, note
+from pags.store import Store
 
 Report = Callable[[float], None]
 """Called with the fraction completed."""
@@ -27,7 +32,9 @@ Progress = Callable[[str, float], None]
 
 ENGINES = ("inline", "local", "ray")
 WAIT = 0.5
-"""Seconds for which the news of tasks are waited for at a time."""
+"""Seconds for which a task's end is waited for at a time."""
+AGAIN = 1.0
+"""Seconds after which a task that another process works on is asked for again."""
 ATTEMPTS = 3
 """Workers of Ray that a task may lose."""
 
@@ -41,12 +48,14 @@ class Task:
         cost: roughly how long it takes, in any unit that all tasks share.
         what: plain data that the state of a process understands.
         stage: tasks of a later stage need what earlier ones make, and wait for them.
+        file: the name of its result in the store; "": none, and it is done in every run.
     """
 
     name: str
     cost: float
     what: tuple[Any, ...]
     stage: int = 0
+    file: str = ""
 
 
 class State(Protocol):
@@ -82,8 +91,13 @@ def run_tasks(
     workers: int | None = None,
     device: str = "cpu",
     progress: Progress = lambda what, share: None,
+    store: Store | None = None,
+    run: str = "tasks",
+    shard: tuple[int, int] | None = None,
 ) -> None:
     """Do all tasks: stage by stage, within each the most costly first.
+
+    What another process is at, such as another shard, is waited for, and taken over if that process dies.
 
     Args:
         tasks: in any order.
@@ -95,6 +109,9 @@ def run_tasks(
             processor, or GPU. More of Ray's than there are GPUs share them.
         device: "cuda" gives each Ray worker an accelerator of its own.
         progress: called with what is being done.
+        store: where the results of tasks are; it gets the plan, the leases and what tasks took.
+        run: what the plan is called there.
+        shard: (i, n): begin with every n-th task from the i-th; None: this run has no others beside it.
 
     Raises:
         UsageError: an unknown engine, or Ray is not installed.
@@ -102,35 +119,54 @@ def run_tasks(
     """
     if engine not in ENGINES:
         raise UsageError(f"an engine among {', '.join(ENGINES)}", got=repr(engine), suggestion="inline")
+    every, tasks = tasks, list(tasks)
+    if store is not None:
+        _write_plan(store, run, every)
+        tasks = [task for task in every if not finished(store.root, task.file)]
+        clear(store.root, {task.file for task in every} - {task.file for task in tasks})
     if not tasks:
         return
-    told = _Told(progress, sum(task.cost for task in tasks) or 1.0)
+    told, worker = _Told(progress, sum(task.cost for task in tasks) or 1.0), _Worker(make, store)
     count = workers or (1 if device == "cuda" else os.cpu_count() or 1)
     with one_thread() if engine == "local" else nullcontext():
         if engine == "ray":
-            where: Any = _on_ray(make, workers, device, len(tasks))
+            where: Any = _on_ray(worker, workers, device, len(tasks))
         elif engine == "inline" or count == 1:
-            where = nullcontext(_Here(make, told))
+            where = nullcontext(_Here(worker, told))
         else:
-            where = _in_processes(make, min(count, len(tasks)), told)
+            where = _in_processes(worker, min(count, len(tasks)), told)
         with where as pool:
             for stage in sorted({task.stage for task in tasks}):
-                _run(pool, costly_first([task for task in tasks if task.stage == stage]), told)
+                _run(pool, in_order([task for task in tasks if task.stage == stage], shard), told)
+    if store is not None:
+        clear(store.root, (task.file for task in every))
 
 
-def _run(pool: Pool, waiting: list[Task], told: "_Told") -> None:
+def _write_plan(store: Store, run: str, tasks: Sequence[Task]) -> None:
+    """Say in the store what is to be done; a plan that is there already stays as it is."""
+    planned = {"tasks": [{n: getattr(task, n) for n in ("name", "stage", "cost", "file")} for task in tasks]}
+    name = f"{RUNS}/{run}.json"
+    if not (store.has(name) and store.read_record(name) == planned):
+        store.write_record(name, planned)
+
+
+def _run(pool: Pool, tasks: Sequence[Task], told: "_Told") -> None:
     """Do the tasks of one stage."""
-    running = 0
-    while waiting or running:
+    waiting, others, running, again = deque(tasks), list[Task](), 0, 0.0
+    while waiting or others or running:
         while waiting and running < pool.slots:
-            pool.begin(waiting.pop(0))
+            pool.begin(waiting.popleft())
             running += 1
-        for task, done in pool.ended():
+        for task, done in pool.ended() if running else ():
             running -= 1
             if done:
                 told(task, 1.0)
             else:
-                waiting.append(task)
+                others.append(task)
+        if others and not waiting and time.monotonic() > again:
+            waiting, others, again = deque(others), [], time.monotonic() + AGAIN
+        elif not (waiting or running):
+            time.sleep(WAIT)
 
 
 @dataclass
@@ -161,16 +197,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def costly_first(tasks: Sequence[Task]) -> list[Task]:
-    """The order in which tasks begin, so that no long one is left for the end."""
-    return sorted(tasks, key=lambda task: -task.cost)
-
-
 class _Worker:
     """One process with its state."""
 
-    def __init__(self, make: Make) -> None:
-        self.make = make
+    def __init__(self, make: Make, store: Store | None) -> None:
+        self.make, self.store = make, store
 
     @cached_property
     def state(self) -> State:
@@ -178,9 +209,18 @@ class _Worker:
         return self.make()
 
     def do(self, task: Task, report: Report = lambda share: None) -> bool:
-        """Whether a task is done."""
-        self.state.do(task.what, report)
-        return True
+        """Do a task; whether it is done, for another process may be at it."""
+        if self.store is None or not task.file:
+            self.state.do(task.what, report)
+            return True
+        root, started = self.store.root, time.monotonic()
+        if finished(root, task.file):
+            return True
+        with claimed(root, task.file) as ours:
+            if ours and not finished(root, task.file):  # between the two looks
+                self.state.do(task.what, report)
+                note(root, task.file, task.cost, time.monotonic() - started)
+        return ours
 
 
 class _Here:
@@ -188,8 +228,8 @@ class _Here:
 
     slots = 1
 
-    def __init__(self, make: Make, told: _Told) -> None:
-        self.worker, self.told = _Worker(make), told
+    def __init__(self, worker: _Worker, told: _Told) -> None:
+        self.worker, self.told = worker, told
         self.done: list[tuple[Task, bool]] = []
 
     def begin(self, task: Task) -> None:
@@ -206,10 +246,10 @@ _worker: _Worker | None = None  # of a worker process, which serves one experime
 _said: Any = None
 
 
-def _begin(make: Make, said: Any) -> None:
+def _begin(worker: _Worker, said: Any) -> None:
     global _worker, _said
     torch.set_num_threads(1)  # two processes with two threads each wait for each other
-    _worker, _said = _Worker(make), said
+    _worker, _said = worker, said
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -228,11 +268,11 @@ def _do(place: int, task: Task) -> bool:
 
 
 @contextmanager
-def _in_processes(make: Make, count: int, told: _Told) -> Iterator[Pool]:
+def _in_processes(worker: _Worker, count: int, told: _Told) -> Iterator[Pool]:
     """A few processes with one thread each, which serve all stages."""
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     said = context.SimpleQueue()
-    pool = _Processes(ProcessPoolExecutor(count, context, _begin, (make, said)), said, count, told)
+    pool = _Processes(ProcessPoolExecutor(count, context, _begin, (worker, said)), said, count, told)
     try:
         yield pool
     finally:
@@ -297,7 +337,7 @@ def _lost(tasks: Sequence[Task], error: Exception) -> PagsError:
 
 
 @contextmanager
-def _on_ray(make: Make, workers: int | None, device: str, most: int) -> Iterator[Pool]:
+def _on_ray(worker: _Worker, workers: int | None, device: str, most: int) -> Iterator[Pool]:
     """Workers of Ray, on this machine or on a cluster."""
     ray = _ray()
     own = not ray.is_initialized()
@@ -309,8 +349,8 @@ def _on_ray(make: Make, workers: int | None, device: str, most: int) -> Iterator
         there = int(ray.cluster_resources().get(resource, 1))
         count = max(1, min(workers or there, most))
         share = min(1.0, there / count) if device == "cuda" else 1
-        worker = ray.remote(**{f"num_{resource.lower()}s": share})(_Worker)
-        pool = _Ray(ray, [worker.remote(make) for _ in range(count)])
+        actor = ray.remote(**{f"num_{resource.lower()}s": share})(_Worker)
+        pool = _Ray(ray, [actor.remote(worker.make, worker.store) for _ in range(count)])
         try:
             yield pool
         finally:

@@ -46,6 +46,8 @@ REVISION = 1
 """Raised by whoever changes what the records hold."""
 DIRECTIONS = 3
 """Random directions of each image in the gallery."""
+STAGES = {"estimator": 0, "train": 0, "prepare": 1, "measure": 2}
+"""Of the kinds of tasks."""
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Noise levels, in EDM's unit, at which the score's share in the tangent space is taken."""
 
@@ -154,13 +156,18 @@ class Experiment:
     def tasks(self) -> list[Task]:
         """The work: all trainings; then what all models are measured with; then measuring each."""
         found = [
-            Task(name, 9, ("estimator", place)) for place, (name, _) in enumerate(self.estimators.trainings)
+            self._task(name, 9, "estimator", place)
+            for place, (name, _) in enumerate(self.estimators.trainings)
         ]
         found += [
-            Task(f"{function.__name__.replace('_', ' ')} ({place + 1} of {len(self.prepared)})", 1,
-                 ("prepare", place), stage=1)
+            self._task(
+                f"{function.__name__.replace('_', ' ')}, {place + 1} of {len(self.prepared)}",
+                1,
+                "prepare",
+                place,
+            )
             for place, (function, _) in enumerate(self.prepared)
-        ]  # fmt: skip
+        ]
         for subject in ((UNTRAINED, 0.0), *self.subjects()):
             for repeat in range(self.settings.repeats):
                 found += self._tasks_of(*subject, repeat)
@@ -172,14 +179,15 @@ class Experiment:
         name = objective if objective == UNTRAINED else name
         name += f" ({repeat + 1} of {self.settings.repeats})" if self.settings.repeats > 1 else ""
         which = (objective, strength, repeat)
-        measuring = Task(f"measuring {name}", 4, ("measure", *which), stage=2)
+        measuring = self._task(f"measuring {name}", 4, "measure", *which)
         if objective == UNTRAINED:
             return [measuring]
         steps = self.training(objective, strength).attack_steps if strength else 0
-        return [
-            Task(f"classifier: {name}", get_objective(objective).cost(steps), ("train", *which)),
-            measuring,
-        ]
+        cost = get_objective(objective).cost(steps)
+        return [self._task(f"classifier: {name}", cost, "train", *which), measuring]
+
+    def _task(self, name: str, cost: float, *what: Any) -> Task:
+        return Task(name, cost, what, STAGES[what[0]], self.result(what).file)
 
     @cached_property
     def prepared(self) -> list[tuple[Callable[..., Columns], dict[str, Any]]]:
@@ -302,7 +310,7 @@ def run_sweeps(
     progress: Progress = lambda what, share: None,
     *,
     engine: str = "inline",
-    workers: int | None = None,
+    **where: Any,
 ) -> SweepRecord:
     """Train and measure; what the store already holds is not done again.
 
@@ -310,7 +318,7 @@ def run_sweeps(
         settings: the settings.
         store: where artefacts and records go.
         progress: called with what is being done.
-        engine, workers: where the tasks run, see `pags.experiments.engines`.
+        engine, where: where the tasks run, see `pags.experiments.engines.run_tasks`.
 
     Returns:
         The record; the pictures are in `GALLERY`.
@@ -328,7 +336,7 @@ def run_sweeps(
     run_tasks(
         experiment.tasks(),
         (lambda: experiment) if engine == "inline" else partial(Experiment, settings, store),
-        engine=engine, workers=workers, device=settings.device, progress=progress,
+        engine=engine, device=settings.device, progress=progress, store=store, run="sweeps", **where,
     )  # fmt: skip
     progress("writing the records", 1.0)
     store.write_tensors(GALLERY, experiment.gallery(), {"key": key})
