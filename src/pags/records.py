@@ -18,6 +18,8 @@ from typing import Any, NotRequired, TypedDict
 
 Record = dict[str, Any]
 """Plain data: what JSON can hold, read back equal to the last digit."""
+TEMPORARY = ".writing-"
+"""The start of the name of a file that is being written; the machine and the process follow."""
 
 
 class IntervalRecord(TypedDict):

@@ -7,6 +7,7 @@ therefore right, and a run that was killed continues by asking what exists.
 import hashlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from pags.errors import PagsError
+from pags.records import TEMPORARY
 from pags.records import Record as Record
 
 
@@ -67,7 +69,8 @@ class Store:
         path = self.path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+            prefix = f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"  # whose it is, should it be left
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(content)

@@ -208,6 +208,16 @@ class EvaluationSet:
                 for conditional in {kind != ALL for kind in self.kinds}:
                     self._whole_score(which, conditional)
 
+    def prepared(self) -> "list[tuple[Callable[..., Columns], dict[str, Any]]]":
+        """What is made once for all models, when first asked for: functions with their arguments, as `keep`
+        is given them."""
+        found: list[tuple[Callable[..., Columns], dict[str, Any]]] = []
+        found += [(tangent_spaces, asked) for part in self.parts if (asked := part.tangents_of)]
+        for which in (each for each in (self.denoiser, self.second) if each is not None):
+            for conditional in {kind != ALL for kind in self.kinds}:
+                found += [(scores, asked) for asked in self._scores_of(which, conditional)]
+        return found
+
     @cached_property
     def partners(self) -> Tensor:
         """For each image the place of another, for shuffled pairs."""
@@ -305,12 +315,17 @@ class EvaluationSet:
         """The score of all images, of all classes or of the true ones, and its relative error."""
         key = id(denoiser), conditional
         if key not in self._scores:
-            asked, device = self.measures, self.data.labels.device
-            about: Any = {"sigma": asked.sigma, "draws": asked.score_draws, "seed": asked.seed}
-            about |= {"denoiser": denoiser, "conditional": conditional}
-            found = [self.keep(scores, images=p.small, places=p.places.tolist(), **about) for p in self.parts]
+            found = [self.keep(scores, **asked) for asked in self._scores_of(denoiser, conditional)]
+            device = self.data.labels.device
             self._scores[key] = {n: torch.cat([f[n] for f in found]).to(device) for n in ("score", "error")}
         return self._scores[key]
+
+    def _scores_of(self, denoiser: Denoiser, conditional: bool) -> list[dict[str, Any]]:
+        """The arguments of `scores` for each part."""
+        asked = self.measures
+        about: Any = {"sigma": asked.sigma, "draws": asked.score_draws, "seed": asked.seed}
+        about |= {"denoiser": denoiser, "conditional": conditional}
+        return [{"images": part.small, "places": part.places.tolist(), **about} for part in self.parts]
 
     def _other_score(self, denoiser: Denoiser, place: int, label: int) -> Tensor:  # (c, *size)
         key = id(denoiser), place, label
@@ -365,12 +380,16 @@ class Part:
         return ImageSet(pixels, self.data.labels, self.data.classes, self.data.name)
 
     @property
-    def tangents(self) -> Columns:
-        """What `tangent_spaces` gives; nothing where bases were given, or no tangent spaces."""
+    def tangents_of(self) -> dict[str, Any]:
+        """The arguments of `tangent_spaces`; none where bases were given, or no tangent spaces."""
         tangent = self.whole.tangent
-        if tangent is None or isinstance(tangent, Tensor):
-            return {}
-        return self.whole.keep(tangent_spaces, estimator=tangent, images=self.small)
+        given = tangent is None or isinstance(tangent, Tensor)
+        return {} if given else {"estimator": tangent, "images": self.small}
+
+    @property
+    def tangents(self) -> Columns:
+        """What `tangent_spaces` gives."""
+        return self.whole.keep(tangent_spaces, **asked) if (asked := self.tangents_of) else {}
 
     @property
     def basis(self) -> Basis | None:

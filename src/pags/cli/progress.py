@@ -55,3 +55,10 @@ class ProgressLine:
             return ""
         seconds = round(spent * (1 - share) / done)
         return f"about {seconds // 60} min {seconds % 60:02d} s left"
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from pags.cli.options import command
-from pags.cli.progress import ProgressLine, console
+from pags.cli.progress import ProgressLine, console, duration
 from pags.cli.show import show_claims, show_files
 from pags.experiments.estimate import estimate
 from pags.figures.catalogue import chosen
@@ -90,10 +90,4 @@ def _list(figures: Sequence[Figure], settings: ReproduceSettings, folder: Path) 
     console.print("\nabout, from nothing; a part is shared by all figures that need it")
     for need in [*needed, ""]:
         total = seconds[need] if need else sum(seconds[part] for part in needed)
-        console.print(f"  {need or 'all of these':14} {_time(total)}", markup=False)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        console.print(f"  {need or 'all of these':14} {duration(total)}", markup=False)

@@ -7,6 +7,7 @@ images (by content), other results to be (by key), and things that say their `id
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from pags.classifiers.about import recipe as recipe_of
 from pags.data.imageset import ImageSet
-from pags.errors import UsageError
+from pags.errors import TrainingDiverged, UsageError
+from pags.experiments.plan import FAILURES, claimed, failure, name_of
 from pags.records import Record
 from pags.score.load import export
 from pags.score.unet import UNetDenoiser
@@ -36,6 +38,8 @@ Columns = dict[str, Tensor]
 """Quantities by name, as a rule one number per image."""
 Report = Callable[[float], None]
 """Called with the fraction completed."""
+WAIT = 0.5
+"""Seconds between looking whether another process has made what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -175,11 +179,14 @@ class Cache:
         """The result to be of a stage for some arguments."""
         return Made(self, stage, arguments)
 
-    def keep(self, function: Callable[..., Columns], /, **arguments: Any) -> Columns:
-        """The columns that a function gives, kept: what an `EvaluationSet` prepares goes through here."""
+    def kept(self, function: Callable[..., Columns], /, **arguments: Any) -> "Made[Columns]":
+        """The columns to be of a function: what an `EvaluationSet` prepares goes through here."""
         known = STAGES.get(function.__name__)
-        stage = known or _registered(Stage(function, "prepared", 1))
-        return self.made(stage, **arguments).value()
+        return self.made(known or _registered(Stage(function, "prepared", 1)), **arguments)
+
+    def keep(self, function: Callable[..., Columns], /, **arguments: Any) -> Columns:
+        """These columns."""
+        return self.kept(function, **arguments).value()
 
 
 @dataclass(eq=False)
@@ -226,14 +233,36 @@ class Made(Generic[T]):
         A network is always the kept weights in a fresh network: the memory layout that training leaves behind
         changes the last digits of a convolution, and a run that continues must measure the same.
         """
-        if not self.is_there():
-            self.make(report=report)
+        self.ensure(report)
         tensors = self.cache.store.read_tensors(self.file)[0]
         if self.stage.blank is None:
             return {n: column.to(self.cache.device) for n, column in tensors.items()}  # type: ignore[return-value]
         network = self.blank()
         network.load_state_dict(tensors)
         return network.to(self.cache.device).eval()  # type: ignore[return-value]
+
+    def ensure(self, report: Report = lambda share: None) -> None:
+        """Have it there: make and keep it unless it is; while another process makes it, wait.
+
+        Raises:
+            TrainingDiverged: now or in an earlier run; why is kept in `failures/`.
+        """
+        root = self.cache.store.root
+        while not self.is_there():
+            if why := failure(root, self.file):
+                raise TrainingDiverged(why["expected"], got=why["got"], suggestion=why["suggestion"])
+            with claimed(root, self.file) as ours:
+                if ours and not self.is_there():
+                    self._make_once(report)
+            if not ours:
+                time.sleep(WAIT)
+
+    def _make_once(self, report: Report) -> None:
+        try:
+            self.make(report=report)
+        except TrainingDiverged as error:
+            self.cache.store.write_record(f"{FAILURES}/{name_of(self.file)}.json", vars(error))
+            raise
 
     def blank(self) -> nn.Module:
         """The untrained network."""

@@ -17,7 +17,7 @@ from pags.classifiers.modes import correct
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load_data
-from pags.experiments.cache import Cache, Columns, Report, columns, identity
+from pags.experiments.cache import Cache, Columns, Made, Report, columns, identity
 from pags.experiments.classifiers import Subject, Training, network_of, trained
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.experiment import first_of_each_class
@@ -118,30 +118,34 @@ class Distractor:
         )  # fmt: skip
         return trained(Cache(self.store, self.common.device), data.train, training)
 
-    def columns(self, variant: Variant, kind: str, report: Report = lambda share: None) -> Columns:
-        """Everything that is measured of one network, per image."""
+    def measured(self, variant: Variant, kind: str) -> Made[Columns]:
+        """The columns of one network, to be."""
         data, asked = self.data(variant), self.settings
-        subject = self.model(variant, kind, data)
-        network_of(subject, report)
         test = data.test.sample(min(asked.images, len(data.test)), self.common.seed)
         attack = PGD(min(asked.radii), steps=asked.attack_steps, relative_step=asked.relative_step)
-        made = Cache(self.store, self.common.device).made(
-            distractor_measures, model=subject.network, test=test, whole=data.test, levels=asked.levels,
-            directions=asked.directions, attack=attack, seed=self.common.seed,
+        return Cache(self.store, self.common.device).made(
+            distractor_measures, model=self.model(variant, kind, data).network, test=test, whole=data.test,
+            levels=asked.levels, directions=asked.directions, attack=attack, seed=self.common.seed,
         )  # fmt: skip
-        return made.value()
+
+    def columns(self, variant: Variant, kind: str) -> Columns:
+        """Everything that is measured of one network, per image."""
+        return self.measured(variant, kind).value()
 
     def tasks(self) -> list[Task]:
-        """A task for each network."""
+        """A task for each network: training and measuring it."""
         return [
-            Task(f"{kind} network beside {v.name}", cost * self.training_images(v), (place, kind))
+            Task(f"{kind} network beside {v.name}", cost * self.training_images(v), (place, kind),
+                 file=self.measured(v, kind).file)
             for place, v in enumerate(self.settings.variants)
             for kind, cost in ((STANDARD, 1), (ROBUST, 8))
-        ]
+        ]  # fmt: skip
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
         """Do one task."""
-        self.columns(self.settings.variants[what[0]], what[1], report)
+        made = self.measured(self.settings.variants[what[0]], what[1])
+        made.arguments["model"].ensure(report)
+        made.ensure()
 
 
 def run_distractor(
@@ -151,7 +155,7 @@ def run_distractor(
     progress: Progress = lambda what, share: None,
     *,
     engine: str = "inline",
-    workers: int | None = None,
+    **where: Any,
 ) -> Record:
     """Train and measure; what the store already holds is not done again."""
     key = fingerprint([identity(settings), identity(common), REVISION])
@@ -159,7 +163,10 @@ def run_distractor(
         return record
     state = Distractor(settings, common, store)
     make = (lambda: state) if engine == "inline" else partial(Distractor, settings, common, store)
-    run_tasks(state.tasks(), make, engine=engine, workers=workers, device=common.device, progress=progress)
+    run_tasks(
+        state.tasks(), make, engine=engine, device=common.device, progress=progress, store=store,
+        run="distractor", **where,
+    )  # fmt: skip
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
     variants = [_entry(state, variant) for variant in settings.variants]
     store.write_record(

@@ -4,7 +4,7 @@ Everything that figures and report need ends up in two artefacts, `records/sweep
 `records/gallery.safetensors`; both are functions of the settings alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -20,7 +20,7 @@ from pags.auditing.result import model_record
 from pags.auditing.run import settings_of
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load_data
-from pags.experiments.cache import Cache, Columns, Report, columns, identity
+from pags.experiments.cache import Cache, Columns, Made, Report, columns, identity
 from pags.experiments.classifiers import (
     STANDARD,
     UNTRAINED,
@@ -46,6 +46,8 @@ REVISION = 1
 """Raised by whoever changes what the records hold."""
 DIRECTIONS = 3
 """Random directions of each image in the gallery."""
+STAGES = {"estimator": 0, "train": 0, "prepare": 1, "measure": 2}
+"""Of the kinds of tasks."""
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Noise levels, in EDM's unit, at which the score's share in the tangent space is taken."""
 
@@ -134,10 +136,13 @@ class Experiment:
         """The control: the untrained network of a repeat."""
         return untrained_control(self.cache, self.data.train, self.training("cross-entropy", 0.0, repeat))
 
+    def measured(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Made[Columns]:
+        """The columns of one classifier, to be."""
+        return self.cache.made(measures, model=subject.network, evaluation=evaluation or self.evaluation)
+
     def columns(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Columns:
         """Everything that is measured of one classifier."""
-        made = self.cache.made(measures, model=subject.network, evaluation=evaluation or self.evaluation)
-        return made.value()
+        return self.measured(subject, evaluation).value()
 
     def runs(self, objective: str, strength: float) -> list[Columns]:
         """The columns of a model for each seed; of the untrained one, for each seed of its weights."""
@@ -149,36 +154,63 @@ class Experiment:
     # Tasks --------------------------------------------------------------------------------------------------
 
     def tasks(self) -> list[Task]:
-        """The work: what everything needs, then a task for each model and seed."""
-        first = [
-            Task(name, 9, ("estimator", place), shared=True)
+        """The work: all trainings; then what all models are measured with; then measuring each."""
+        found = [
+            self._task(name, 9, "estimator", place)
             for place, (name, _) in enumerate(self.estimators.trainings)
         ]
-        first.append(Task("tangent spaces and scores", 4, ("prepare",), shared=True))
-        every = [(UNTRAINED, 0.0), *self.subjects()]
-        return first + [self._task(*subject, r) for subject in every for r in range(self.settings.repeats)]
+        found += [
+            self._task(
+                f"{function.__name__.replace('_', ' ')}, {place + 1} of {len(self.prepared)}",
+                1,
+                "prepare",
+                place,
+            )
+            for place, (function, _) in enumerate(self.prepared)
+        ]
+        for subject in ((UNTRAINED, 0.0), *self.subjects()):
+            for repeat in range(self.settings.repeats):
+                found += self._tasks_of(*subject, repeat)
+        return found
 
-    def _task(self, objective: str, strength: float, repeat: int) -> Task:
-        what = f"{objective} {strength:g}" if strength else STANDARD
-        name = "measuring the untrained network" if objective == UNTRAINED else f"classifier: {what}"
+    def _tasks_of(self, objective: str, strength: float, repeat: int) -> list[Task]:
+        """Training and measuring one model."""
+        name = f"{objective} {strength:g}" if strength else STANDARD
+        name = objective if objective == UNTRAINED else name
         name += f" ({repeat + 1} of {self.settings.repeats})" if self.settings.repeats > 1 else ""
+        which = (objective, strength, repeat)
+        measuring = self._task(f"measuring {name}", 4, "measure", *which)
+        if objective == UNTRAINED:
+            return [measuring]
         steps = self.training(objective, strength).attack_steps if strength else 0
-        step = 0.0 if objective == UNTRAINED else get_objective(objective).cost(steps)
-        return Task(name, 4 + step, ("model", objective, strength, repeat))
+        cost = get_objective(objective).cost(steps)
+        return [self._task(f"classifier: {name}", cost, "train", *which), measuring]
+
+    def _task(self, name: str, cost: float, *what: Any) -> Task:
+        return Task(name, cost, what, STAGES[what[0]], self.result(what).file)
+
+    @cached_property
+    def prepared(self) -> list[tuple[Callable[..., Columns], dict[str, Any]]]:
+        """What all models are measured with, see `EvaluationSet.prepared`."""
+        return self.evaluation.prepared()
+
+    def result(self, what: tuple[Any, ...]) -> Made[Any]:
+        """What a task makes."""
+        kind, *which = what
+        if kind == "estimator":
+            return self.estimators.trainings[which[0]][1]
+        if kind == "prepare":
+            function, arguments = self.prepared[which[0]]
+            return self.cache.kept(function, **arguments)
+        subject = self.untrained(which[2]) if which[0] == UNTRAINED else self.model(*which)
+        if kind == "measure":
+            return self.measured(subject)
+        assert isinstance(subject.network, Made)
+        return subject.network
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
         """Do one task."""
-        kind, *rest = what
-        if kind == "estimator":
-            self.estimators.trainings[rest[0]][1].value(report)
-        elif kind == "prepare":
-            self.evaluation.prepare()
-        elif rest[0] == UNTRAINED:
-            self.columns(self.untrained(rest[2]))
-        else:
-            subject = self.model(*rest)
-            network_of(subject, report)
-            self.columns(subject)
+        self.result(what).ensure(report)
 
     # Records ------------------------------------------------------------------------------------------------
 
@@ -278,7 +310,7 @@ def run_sweeps(
     progress: Progress = lambda what, share: None,
     *,
     engine: str = "inline",
-    workers: int | None = None,
+    **where: Any,
 ) -> SweepRecord:
     """Train and measure; what the store already holds is not done again.
 
@@ -286,7 +318,7 @@ def run_sweeps(
         settings: the settings.
         store: where artefacts and records go.
         progress: called with what is being done.
-        engine, workers: where the tasks run, see `pags.experiments.engines`.
+        engine, where: where the tasks run, see `pags.experiments.engines.run_tasks`.
 
     Returns:
         The record; the pictures are in `GALLERY`.
@@ -304,7 +336,7 @@ def run_sweeps(
     run_tasks(
         experiment.tasks(),
         (lambda: experiment) if engine == "inline" else partial(Experiment, settings, store),
-        engine=engine, workers=workers, device=settings.device, progress=progress,
+        engine=engine, device=settings.device, progress=progress, store=store, run="sweeps", **where,
     )  # fmt: skip
     progress("writing the records", 1.0)
     store.write_tensors(GALLERY, experiment.gallery(), {"key": key})

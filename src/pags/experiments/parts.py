@@ -37,14 +37,13 @@ class Parts:
         settings: what is run.
         store: where everything is kept.
         progress: called with what is being done.
-        engine, workers: where the work is done, see `pags.experiments.engines`.
+        where: engine, workers and shard, see `pags.experiments.engines.run_tasks`.
     """
 
     settings: ExperimentSettings
     store: Store
     progress: Progress = field(default=lambda what, share: None)
-    engine: str = "inline"
-    workers: int | None = None
+    where: Record = field(default_factory=dict)
 
     @cached_property
     def experiment(self) -> experiment.Experiment:
@@ -54,7 +53,7 @@ class Parts:
     @cached_property
     def sweep(self) -> SweepRecord:
         """All sweeps of strengths."""
-        return experiment.run_sweeps(self.settings, self.store, self._part("sweeps"), **self._where())
+        return experiment.run_sweeps(self.settings, self.store, self._part("sweeps"), **self.where)
 
     @cached_property
     def gallery(self) -> Columns:
@@ -73,7 +72,7 @@ class Parts:
         """Classifiers at a higher resolution than the score."""
         assert self.sweep
         progress = self._part("at higher resolution")
-        return transfer.run_transfer(self.settings, self.store, progress, **self._where())
+        return transfer.run_transfer(self.settings, self.store, progress, **self.where)
 
     @cached_property
     def transfer_gallery(self) -> Columns:
@@ -94,7 +93,7 @@ class Parts:
         """Signal against distractor."""
         state = self.distractor_state
         progress = self._part("distractor")
-        return distractor.run_distractor(state.settings, state.common, self.store, progress, **self._where())
+        return distractor.run_distractor(state.settings, state.common, self.store, progress, **self.where)
 
     @cached_property
     def distractor_gallery(self) -> Columns:
@@ -153,9 +152,6 @@ class Parts:
         """The sweep in which the phenomena are studied: l2-PGD's, or the first there is."""
         objectives = [sweep.objective for sweep in self.settings.sweeps]
         return "pgd" if "pgd" in objectives else objectives[0]
-
-    def _where(self) -> dict[str, Any]:
-        return {"engine": self.engine, "workers": self.workers}
 
     def _part(self, name: str) -> Progress:
         return lambda what, share: self.progress(f"{name}: {what}", share)

@@ -17,7 +17,7 @@ from pags.auditing.run import settings_of
 from pags.data.imageset import ImageSet
 from pags.data.resize import Size, resized_set
 from pags.data.sources import load_data
-from pags.experiments.cache import Columns, Report, identity
+from pags.experiments.cache import Columns, Made, Report, identity
 from pags.experiments.classifiers import Subject, Training, loaded, network_of, trained
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.experiment import Experiment, first_of_each_class
@@ -94,18 +94,25 @@ class Transfer:
         train = self.experiment.data.train
         return trained(self.experiment.cache, resized_set(train, self._size(train)), training)
 
+    def measured(self, strength: float) -> Made[Columns]:
+        """The columns of one network, to be."""
+        return self.experiment.measured(self.model(strength), self.evaluation())
+
     def columns(self, strength: float) -> Columns:
         """Everything that is measured of one network, per image."""
-        return self.experiment.columns(self.model(strength), self.evaluation())
+        return self.measured(strength).value()
 
     def tasks(self) -> list[Task]:
         """A task for each network."""
         size = "×".join(str(side) for side in self.images.shape[1:])
-        return [Task(f"pgd {strength:g} at {size} px", 12, (strength,)) for strength in self.strengths]
+        return [
+            Task(f"pgd {strength:g} at {size} px", 12, (strength,), file=self.measured(strength).file)
+            for strength in self.strengths
+        ]
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
         """Do one task."""
-        self.columns(what[0])
+        self.measured(what[0]).ensure()
 
     def _size(self, data: ImageSet) -> Size:
         return self.asked.factor * data.shape[1], self.asked.factor * data.shape[2]
@@ -117,7 +124,7 @@ def run_transfer(
     progress: Progress = lambda what, share: None,
     *,
     engine: str = "inline",
-    workers: int | None = None,
+    **where: Any,
 ) -> Record:
     """Train or load the classifiers, measure them, and write the record and the gallery."""
     state = Transfer(settings, store)
@@ -127,7 +134,7 @@ def run_transfer(
         return record
     run_tasks(
         state.tasks(), (lambda: state) if engine == "inline" else partial(Transfer, settings, store),
-        engine=engine, workers=workers, device=settings.device, progress=progress,
+        engine=engine, device=settings.device, progress=progress, store=store, run="transfer", **where,
     )  # fmt: skip
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
     what = (

@@ -17,6 +17,7 @@ from pags.experiments.engines import Progress
 from pags.experiments.experiment import Experiment
 from pags.experiments.made import made_now
 from pags.experiments.parts import PARTS, Parts
+from pags.experiments.plan import shard_of
 from pags.experiments.scales import changed, own_sweep, settings_for
 from pags.experiments.settings import ExperimentSettings, Pretrained, TransferSettings, read_toml
 from pags.experiments.smoothgrad import LEVELS, smooth_evaluation
@@ -40,7 +41,9 @@ class ReproduceSettings(Settings):
     """Where models are trained: local, one process per core (the command line's choice); inline, in this
     process (Python's); or ray."""
     workers: PositiveInt | None = None
-    """Processes of the engine local; as many as cores unless said."""
+    """Processes of the engines local and ray; as many as cores, or GPUs, unless said."""
+    shard: str | None = None
+    """I/N, as in an array job of N: begin with every N-th task from the I-th, then help the others."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda, or auto for what there is."""
     precision: Literal["auto", "32", "bf16"] | None = None
@@ -160,7 +163,9 @@ def reproduce(
     needs = [part for part in PARTS if any(part in figure.needs for figure in wanted)]
     resolved = settings.resolved(needs)
     place = store if isinstance(store, Store) else Store(Path(store))
-    parts = Parts(resolved, place, progress, settings.engine or "inline", settings.workers)
+    shard = None if settings.shard is None else shard_of(settings.shard)
+    where = {"engine": settings.engine or "inline", "workers": settings.workers, "shard": shard}
+    parts = Parts(resolved, place, progress, where)
     for figure in sorted(wanted, key=lambda figure: any(part in JUDGES for part in figure.needs)):
         make(figure, parts, place)  # what needs no training comes first
     verdicts = [record for part in needs if part in JUDGES for record in JUDGES[part](parts)]

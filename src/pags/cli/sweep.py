@@ -1,0 +1,60 @@
+"""`pags sweep`: how far a run is that goes on elsewhere."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pags.cli.progress import console, duration
+from pags.errors import UsageError
+from pags.experiments.plan import seconds_left, states
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    group = typer.Typer(
+        name="sweep",
+        help="How far a run is that goes on elsewhere, or was interrupted.",
+        epilog="Example: pags sweep status pags-out/digits-smoke",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    group.callback()(lambda: None)  # so that `status` stays a word of its own
+    group.command(epilog="Example: pags sweep status pags-out/digits-smoke --json")(status)
+    app.add_typer(group)
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(help="What the run writes to, its --out.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Every task with its state, as JSON.")] = False,
+) -> None:
+    """Which tasks are done, running, failed and waiting, and about how long the rest takes.
+
+    It looks at files alone, and may run on any machine that sees the folder.
+    """
+    tasks = list(states(folder))
+    if not tasks:
+        raise UsageError(
+            "a folder with a plan of tasks", got=folder, suggestion="pags reproduce 3 --out FOLDER"
+        )
+    counts = {
+        name: sum(t["state"] == name for t in tasks) for name in ("done", "running", "failed", "waiting")
+    }
+    left = seconds_left(folder, tasks)
+    if as_json:
+        typer.echo(json.dumps({**counts, "seconds_left": left, "tasks": tasks}))
+        return
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items()), markup=False)
+    for task in tasks:
+        if task["state"] in ("running", "failed"):
+            console.print(f"  {task['state']:8} {task['name']}: {_detail(task)}", markup=False)
+    if left:
+        console.print(f"about {duration(left)} left with {max(1, counts['running'])} at a time", markup=False)
+
+
+def _detail(task: dict[str, Any]) -> str:
+    if task["state"] == "failed":
+        return str(task["reason"])
+    return f"by process {task['process']} of {task['host']} for {duration(time.time() - task['since'])}"

@@ -1,0 +1,393 @@
+"""Sweeps that survive: leases, shards, several runs on one folder, sudden death, and how far a run is."""
+
+import json
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pags.cli import main
+from pags.errors import PagsError, TrainingDiverged, UsageError
+from pags.experiments import plan
+from pags.experiments.cache import Cache, Columns, Report, columns
+from pags.experiments.engines import Task, run_tasks
+from pags.experiments.plan import CLAIMS, claimed, holder, in_order, seconds_left, shard_of, states
+from pags.store import Store
+
+KILLS = int(os.environ.get("KILLS", "8"))
+"""How often a sweep is killed; 50 were tried by hand."""
+STEP = 0.02
+"""Seconds that a tiny task takes."""
+
+
+@columns("numbers")
+def number(of: int, before: Any = None) -> Columns:
+    """A result that takes a little while, and needs those before it."""
+    time.sleep(STEP)
+    if of < 0:
+        raise TrainingDiverged("a finite loss", got=f"nan at {of}", suggestion="a lower rate")
+    return {"number": torch.tensor([float(of), float(before["number"].sum()) if before else 0.0])}
+
+
+@dataclass
+class Numbers:
+    """A sweep of tiny tasks: as many first ones as second ones, which need them."""
+
+    store: Store
+    count: int = 24
+
+    @cached_property
+    def cache(self) -> Cache:
+        return Cache(self.store)
+
+    def result(self, kind: str, of: int) -> Any:
+        first = self.cache.made(number, of=of)
+        return first if kind == "first" else self.cache.made(number, of=of + 1000, before=first)
+
+    def tasks(self) -> list[Task]:
+        return [
+            Task(f"{kind} {of}", 1 + of % 3, (kind, of), stage, self.result(kind, of).file)
+            for stage, kind in enumerate(("second", "first")[::-1])
+            for of in range(self.count)
+        ]
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        self.result(*what).ensure(report)
+
+
+def sweep(folder: Path, **where: Any) -> None:
+    """Run it, in this process or another."""
+    store = Store(folder)
+    state = Numbers(store)
+    run_tasks(state.tasks(), partial(Numbers, store), store=store, run="numbers", **where)
+
+
+def results(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """What was made, with the time of its writing."""
+    return {
+        p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (folder / "numbers").glob("*.safetensors")
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, (content, _) in results(folder).items()}
+
+
+def assert_clean(folder: Path) -> None:
+    """Nothing is left of the work itself."""
+    assert [p for p in folder.rglob("*") if p.name.startswith(".")] == []
+    assert list((folder / CLAIMS).iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    sweep(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def started() -> Callable[..., Any]:
+    """Starts a function in a process that has everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pags.experiments.engines", "pags.experiments.cache", "pytest"])
+
+    def start(function: Callable[..., None], *given: Any, **named: Any) -> Any:
+        process = context.Process(target=function, args=given, kwargs=named)
+        process.start()
+        return process
+
+    return start
+
+
+# --- leases ----------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_one_process_to_make_until_it_is_through(tmp_path: Path) -> None:
+    with claimed(tmp_path, "networks/a.safetensors") as ours:
+        assert ours
+        who = holder(tmp_path, "networks/a.safetensors")
+        assert who is not None
+        assert who.is_here()
+        assert abs(who.since - time.time()) < 60
+        with claimed(tmp_path, "networks/a.safetensors") as again:
+            assert again  # a task and what it makes are one and the same
+        assert holder(tmp_path, "networks/a.safetensors") == who
+        with claimed(tmp_path, "networks/b.safetensors") as other:
+            assert other
+    assert holder(tmp_path, "networks/a.safetensors") is None
+    assert_clean(tmp_path)
+
+
+def lease(folder: Path, *, host: str = "elsewhere", process: int = 1, age: float = 0.0) -> Path:
+    """The lease of another process on a result called a."""
+    path = folder / CLAIMS / "a"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"host": host, "process": process, "since": time.time() - age}))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def ended_process() -> int:
+    process = multiprocessing.get_context("spawn").Process()
+    process.start()
+    process.join()
+    assert process.pid is not None
+    return process.pid
+
+
+@pytest.mark.parametrize("age", [0.0, plan.LEASE - 30])
+def test_what_another_is_at_is_left_to_it(tmp_path: Path, age: float) -> None:
+    before = lease(tmp_path, age=age).read_text()
+    with claimed(tmp_path, "a") as ours:
+        assert not ours
+    assert (tmp_path / CLAIMS / "a").read_text() == before
+
+
+def test_a_lease_that_is_being_written_counts(tmp_path: Path) -> None:
+    lease(tmp_path).write_text("")
+    with claimed(tmp_path, "a") as ours:
+        assert not ours
+
+
+def test_what_a_dead_process_was_at_is_taken_over(tmp_path: Path) -> None:
+    here = plan.Holder.here().host
+    for dead in ({"age": plan.LEASE + 1}, {"host": here, "process": ended_process()}):
+        lease(tmp_path, **dead)
+        assert holder(tmp_path, "a") is None
+        with claimed(tmp_path, "a") as ours:
+            assert ours
+            assert (found := holder(tmp_path, "a"))
+            assert found.is_here()
+        assert_clean(tmp_path)
+
+
+def test_a_lease_is_renewed_while_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "RENEWED", 0.01)
+    with claimed(tmp_path, "a"):
+        path = tmp_path / CLAIMS / "a"
+        os.utime(path, (0, 0))
+        until = time.monotonic() + 30
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert holder(tmp_path, "a") is not None
+
+
+def test_a_lease_that_was_taken_over_is_not_given_back_by_its_former_holder(tmp_path: Path) -> None:
+    with claimed(tmp_path, "a") as ours:
+        assert ours
+        lease(tmp_path)  # this process slept for too long
+    assert (found := holder(tmp_path, "a"))
+    assert found.host == "elsewhere"
+
+
+def test_a_living_process_keeps_a_lease_that_is_put_aside_by_mistake(tmp_path: Path) -> None:
+    """As between the look at a dead one's and its removal."""
+    path = lease(tmp_path)
+    before = path.read_text()
+    plan._put_aside(path)
+    assert path.read_text() == before
+    assert [p.name for p in path.parent.iterdir()] == ["a"]
+
+
+def race(folder: Path, tried: Path, racers: int) -> None:
+    """Write down whether the lease was had; whoever has it keeps it until all have tried."""
+    with claimed(folder, "a") as ours:
+        (tried / str(os.getpid())).write_text(str(ours))
+        while ours and len(list(tried.iterdir())) < racers:
+            time.sleep(0.01)
+
+
+def test_of_several_that_take_over_one_wins(tmp_path: Path, started: Callable[..., Any]) -> None:
+    for attempt in range(3):
+        tried = tmp_path / f"tried {attempt}"
+        tried.mkdir()
+        lease(tmp_path, age=plan.LEASE + 1)
+        racers = [started(race, tmp_path, tried, 4) for _ in range(4)]
+        for process in racers:
+            process.join()
+        assert sorted(path.read_text() for path in tried.iterdir()) == ["False", "False", "False", "True"]
+
+
+# --- shards, and several runs at once --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1.5/2", "/", "٣/٤x"])
+def test_a_shard_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match="--shard I/N"):
+        shard_of(text)
+
+
+def test_shards_begin_with_different_tasks_and_know_all() -> None:
+    tasks = [Task(f"{cost}", cost, (cost,)) for cost in range(7)]
+    orders = [[t.cost for t in in_order(tasks, (i, 3))] for i in (1, 2, 3)]
+    assert in_order(tasks, shard_of("1/1")) == in_order(tasks, None)
+    assert [order[: len(order) // 3] for order in orders] == [[6, 3], [5, 2], [4, 1]]
+    assert all(sorted(order) == list(range(7)) for order in orders)
+
+
+@pytest.mark.parametrize("shards", [(None, None), ((1, 2), (2, 2)), ((1, 2), (1, 2))])
+def test_runs_at_once_make_each_result_once_and_the_same(
+    shards: Any, undisturbed: Path, tmp_path: Path, started: Callable[..., Any]
+) -> None:
+    runs = [started(sweep, tmp_path, shard=shard) for shard in shards]
+    for run in runs:
+        run.join()
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert contents(tmp_path) == contents(undisturbed)
+    logs = [path.read_text().splitlines() for path in (tmp_path / "runs").glob("*.jsonl")]
+    made = [json.loads(line)["file"] for log in logs for line in log]
+    assert sorted(made) == sorted(task.file for task in Numbers(Store(tmp_path)).tasks())
+    assert len(logs) == 2
+    assert min(map(len, logs)) > len(made) / 5  # both worked
+    assert_clean(tmp_path)
+
+
+def test_a_shard_alone_does_all(undisturbed: Path, tmp_path: Path) -> None:
+    sweep(tmp_path, shard=(2, 3))
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+# --- sudden death ----------------------------------------------------------------------------------------
+
+
+def forked_workers(folder: Path, **where: Any) -> None:
+    """Worker processes that start at once, as those of the engine do after some seconds."""
+    context = multiprocessing.get_context("forkserver")
+    multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
+    sweep(folder, engine="local", workers=2, **where)
+
+
+def two_shards(start: Callable[..., Any], folder: Path) -> list[Any]:
+    return [start(sweep, folder, shard=(place, 2)) for place in (1, 2)]
+
+
+WAYS: dict[str, Callable[..., list[Any]]] = {
+    "inline": lambda start, folder: [start(sweep, folder)],
+    "local": lambda start, folder: [start(forked_workers, folder)],
+    "shards": two_shards,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_at_any_moment_nothing_is_lost_or_done_again(
+    way: str, undisturbed: Path, tmp_path: Path, started: Callable[..., Any]
+) -> None:
+    draws, kept, kills = random.Random(way), dict[str, Any](), 0
+    while kills < KILLS and len(kept) < len(contents(undisturbed)):
+        runs = WAYS[way](started, tmp_path)
+        time.sleep(draws.uniform(0, 8 * STEP))
+        for run in runs:
+            kills += run.is_alive()
+            run.kill()
+            run.join()
+        there = results(tmp_path)
+        assert kept.items() <= there.items()  # to the time of writing
+        kept = there
+    assert kills > 2
+    for run in WAYS[way](started, tmp_path):
+        run.join(120)
+        assert run.exitcode == 0
+    assert kept.items() <= results(tmp_path).items()
+    assert contents(tmp_path) == contents(undisturbed)
+    assert_clean(tmp_path)
+
+
+# --- how far a run is ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def going_on(tmp_path: Path) -> Iterator[Path]:
+    """A run with tasks of each state."""
+    store = Store(tmp_path)
+    state = Numbers(store, 4)
+    tasks = [*state.tasks(), Task("bad", 1, ("first", -1), 0, state.result("first", -1).file)]
+    with pytest.raises(TrainingDiverged):
+        run_tasks(tasks, lambda: state, store=store, run="numbers")
+    for task in tasks[:2]:
+        state.do(task.what, lambda share: None)
+        plan.note(tmp_path, task.file, task.cost, 60.0)
+    for task in tasks[2:-1]:
+        store.path(task.file).unlink(missing_ok=True)
+    with claimed(tmp_path, tasks[2].file):
+        yield tmp_path
+
+
+def test_the_state_of_every_task_is_said(going_on: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "status", str(going_on), "--json"])
+    assert not ended.value.code
+    said = json.loads(capsys.readouterr().out)
+    found = {task["name"]: task for task in said["tasks"]}
+    assert {name: task["state"] for name, task in found.items()} == {
+        "first 0": "done", "first 1": "done", "first 2": "running", "first 3": "waiting", "bad": "failed",
+        **{f"second {n}": "waiting" for n in range(4)},
+    }  # fmt: skip
+    assert (said["done"], said["running"], said["failed"], said["waiting"]) == (2, 1, 1, 5)
+    assert found["bad"]["reason"] == "nan at -1"
+    assert found["first 2"]["process"] == os.getpid()
+    # At 60 s for each, of costs 1 and 2: 40 s a unit; costs 3 + 1 + 7 are left.
+    assert said["seconds_left"] == pytest.approx(11 * 40, abs=20)
+    with pytest.raises(SystemExit):
+        main(["sweep", "status", str(going_on)])
+    printed = capsys.readouterr().out
+    assert "2 done, 1 running, 1 failed, 5 waiting" in printed
+    assert f"running  first 2: by process {os.getpid()} of" in printed
+    assert "failed   bad: nan at -1" in printed
+    assert "about 7 min left with 1 at a time" in printed
+
+
+def test_the_time_left_is_unknown_at_first_and_then_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    waiting = [{"file": "a", "cost": 2, "state": "waiting"}]
+    assert seconds_left(tmp_path, waiting) is None
+    assert seconds_left(tmp_path, [{**waiting[0], "state": "done"}]) == 0
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "torn.jsonl").write_text('{"file": "a", "cost": 1, "seconds": 3}\n{"file": ')
+    assert seconds_left(tmp_path, waiting) == 6
+    assert list(states(store.root)) == []
+
+
+def test_a_folder_without_a_plan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "status", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "a folder with a plan of tasks" in capsys.readouterr().err
+
+
+def test_ten_thousand_tasks_are_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tasks = [Task(f"{n}", 1, (n,), 0, f"numbers/{n}.safetensors") for n in range(10_000)]
+    (tmp_path / "numbers").mkdir()
+    for task in tasks[:-1]:
+        (tmp_path / task.file).touch()
+    state = Counted()
+    run_tasks(tasks, lambda: state, store=store, run="numbers")
+    assert state.done == [(9_999,)]
+    found = [task["state"] for task in states(tmp_path)]
+    assert (found.count("done"), found.count("waiting")) == (9_999, 1)
+
+
+class Counted:
+    """Remembers what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Any, ...]] = []
+
+    def do(self, what: tuple[Any, ...], report: Report) -> None:
+        self.done.append(what)
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / CLAIMS).write_text("a file")
+    with pytest.raises(PagsError, match=r"room and permission to write .*claims"), claimed(tmp_path, "a"):
+        raise AssertionError("claimed nonetheless")
