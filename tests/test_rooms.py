@@ -10,10 +10,9 @@ import pytest
 import pags
 
 ROOMS = (
-    "errors", "memory", "records", "settings", "seeds", "arrays", "plugins", "store", "checkpoints", "data",
-    "classifiers", "training", "manifold", "score", "measure", "auditing", "generate", "experiments",
-    "claims", "theory", "figures",
-    "report", "cli", "__main__",
+    "errors", "memory", "display", "records", "settings", "seeds", "arrays", "plugins", "store",
+    "checkpoints", "data", "classifiers", "training", "manifold", "score", "measure", "auditing", "generate",
+    "experiments", "claims", "theory", "figures", "report", "plots", "cli", "__main__",
 )  # fmt: skip
 """From the ground up: a module imports only from its own room and from rooms before it."""
 
