@@ -13,7 +13,7 @@ from pags.experiments.audit import AuditSettings, run_audit
 from pags.experiments.experiment import RECORD
 from pags.figures.catalogue import read
 from pags.figures.reproduce import ReproduceSettings, reproduce
-from pags.records import ReproductionRecord
+from pags.records import Result
 from pags.report.pages import write_report
 from pags.store import Store
 
@@ -107,13 +107,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def whole(store: Store, specs: Mapping[str, str]) -> ReproductionRecord:
+def whole(store: Store, specs: Mapping[str, str]) -> Result:
     return reproduce(["3"], asked(specs), store)
 
 
-def test_the_users_column_stands_in_figure_3_beside_the_papers(
-    store: Store, whole: ReproductionRecord
-) -> None:
+def test_the_users_column_stands_in_figure_3_beside_the_papers(store: Store, whole: Result) -> None:
     figure = read(store, "3")
     assert figure is not None
     panels = figure.record["panels"]
@@ -131,7 +129,7 @@ def test_the_users_column_stands_in_figure_3_beside_the_papers(
 
 
 def test_everything_that_was_brought_is_in_the_records(
-    store: Store, whole: ReproductionRecord, specs: Mapping[str, str]
+    store: Store, whole: Result, specs: Mapping[str, str]
 ) -> None:
     record = store.read_record(RECORD)
     assert record["data"]["name"] == "bars"
@@ -149,14 +147,14 @@ def test_everything_that_was_brought_is_in_the_records(
     assert str(Path(specs["objective"]).parent) not in str(whole["claims"])
 
 
-def test_the_page_names_it_and_needs_no_code(store: Store, whole: ReproductionRecord) -> None:
+def test_the_page_names_it_and_needs_no_code(store: Store, whole: Result) -> None:
     page = next(path for path in write_report(store) if path.name == "report.html").read_text()
     assert "TRADES without an attack" in page
     assert "gradient_times_input" in page
 
 
 def test_a_changed_source_is_another_model_and_leaves_the_others(
-    store: Store, whole: ReproductionRecord, specs: Mapping[str, str]
+    store: Store, whole: Result, specs: Mapping[str, str]
 ) -> None:
     before = {path.name for path in store.path("classifiers").iterdir()}
     file = Path(specs["objective"].partition(":")[0])

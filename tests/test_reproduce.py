@@ -38,7 +38,7 @@ from pags.experiments.transfer import Transfer, run_transfer
 from pags.figures.catalogue import FIGURES, chosen, read
 from pags.figures.kinds import FigureData
 from pags.figures.reproduce import ReproduceSettings, reproduce
-from pags.records import ReproductionRecord
+from pags.records import Result
 from pags.report.pages import write_report
 from pags.store import Store, fingerprint
 
@@ -54,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def whole(store: Store) -> ReproductionRecord:
+def whole(store: Store) -> Result:
     return reproduce(["all"], ASKED, store)
 
 
@@ -71,7 +71,7 @@ def contents(root: Path) -> dict[str, bytes]:
 # --- the whole -------------------------------------------------------------------------------------------
 
 
-def test_every_figure_has_a_record_with_finite_data(store: Store, whole: ReproductionRecord) -> None:
+def test_every_figure_has_a_record_with_finite_data(store: Store, whole: Result) -> None:
     assert whole["figures"] == NAMES
     for name in NAMES:
         found = figure(store, name)
@@ -102,7 +102,7 @@ def test_every_figure_has_a_record_with_finite_data(store: Store, whole: Reprodu
 
 
 def test_again_trains_nothing_and_changes_no_byte(
-    store: Store, whole: ReproductionRecord, monkeypatch: pytest.MonkeyPatch
+    store: Store, whole: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
@@ -119,7 +119,7 @@ def test_again_trains_nothing_and_changes_no_byte(
 
 
 def test_killed_in_the_middle_it_continues_to_the_same_records(
-    store: Store, whole: ReproductionRecord, tmp_path: Path
+    store: Store, whole: Result, tmp_path: Path
 ) -> None:
     (tmp_path / "settings.json").write_text(ASKED.model_dump_json())
     script = (
@@ -146,7 +146,7 @@ def test_killed_in_the_middle_it_continues_to_the_same_records(
 
 
 def test_figures_are_drawn_again_from_their_records_to_the_same_bytes(
-    store: Store, whole: ReproductionRecord, tmp_path: Path
+    store: Store, whole: Result, tmp_path: Path
 ) -> None:
     drawn = []
     for place in ("a", "b"):
@@ -179,7 +179,7 @@ def test_figures_that_do_not_exist_are_named() -> None:
 
 
 def test_every_verdict_is_that_of_its_interval_and_no_claim_is_made_twice(
-    whole: ReproductionRecord,
+    whole: Result,
 ) -> None:
     found = whole["claims"]
     for claim in found:
@@ -201,7 +201,7 @@ def panels(store: Store, name: str) -> list[list[Any]]:
     return figure(store, name).record["panels"]
 
 
-def test_numbers_of_figures_are_those_of_the_columns(store: Store, whole: ReproductionRecord) -> None:
+def test_numbers_of_figures_are_those_of_the_columns(store: Store, whole: Result) -> None:
     """Figures 3, 9 and 17 against plain means of the per-image columns of both seeds."""
     experiment = Experiment(SETTINGS, store)
 
@@ -229,9 +229,7 @@ def test_numbers_of_figures_are_those_of_the_columns(store: Store, whole: Reprod
             assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_every_repeat_has_its_own_numbers_whose_mean_is_the_estimate(
-    store: Store, whole: ReproductionRecord
-) -> None:
+def test_every_repeat_has_its_own_numbers_whose_mean_is_the_estimate(store: Store, whole: Result) -> None:
     record = store.read_record("records/sweep.json")
     for model in record["models"]:
         assert len(model["runs"]) == 2
@@ -242,7 +240,7 @@ def test_every_repeat_has_its_own_numbers_whose_mean_is_the_estimate(
 
 
 def test_a_constant_network_has_a_record_and_undecided_claims(
-    store: Store, whole: ReproductionRecord, monkeypatch: pytest.MonkeyPatch
+    store: Store, whole: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the largest strengths of the paper a network may say the same of all images: 0/0 is no number."""
 
@@ -525,7 +523,7 @@ def large_images(tmp_path: Path) -> str:
 
 
 def test_a_network_from_a_file_may_know_other_classes_than_the_score(
-    store: Store, whole: ReproductionRecord, network_file: Path, large_images: str
+    store: Store, whole: Result, network_file: Path, large_images: str
 ) -> None:
     given = Pretrained(spec=f"{network_file}:make", strength=3)
     settings = SETTINGS.with_(transfer=TransferSettings(pretrained=(given,), data=large_images))
@@ -544,7 +542,7 @@ def test_a_network_from_a_file_may_know_other_classes_than_the_score(
 
 
 def test_changed_measures_do_not_leave_an_older_record_in_place(
-    store: Store, whole: ReproductionRecord, tmp_path: Path
+    store: Store, whole: Result, tmp_path: Path
 ) -> None:
     before = contents(store.root / "records")
     kept = store.read_record("records/transfer.json")

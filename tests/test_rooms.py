@@ -10,9 +10,9 @@ import pytest
 import pags
 
 ROOMS = (
-    "errors", "memory", "records", "settings", "seeds", "arrays", "plugins", "store", "shipped",
+    "errors", "memory", "display", "records", "settings", "seeds", "arrays", "plugins", "store", "shipped",
     "checkpoints", "data", "classifiers", "training", "manifold", "score", "measure", "auditing", "generate",
-    "experiments", "claims", "theory", "figures", "report", "cli", "__main__",
+    "experiments", "claims", "theory", "figures", "report", "plots", "cli", "__main__",
 )  # fmt: skip
 """From the ground up: a module imports only from its own room and from rooms before it."""
 

@@ -9,6 +9,7 @@ from . import training as training
 from .auditing.evaluation import EvaluationSet as EvaluationSet
 from .auditing.measures import Measures as Measures
 from .auditing.result import Audit as Audit
+from .auditing.result import Comparison as Comparison
 from .auditing.result import compare as compare
 from .auditing.run import audit as audit
 from .classifiers.build import new_classifier as new_classifier
@@ -32,6 +33,11 @@ from .measure.gradients import get_target as get_target
 from .measure.gradients import input_gradient as input_gradient
 from .measure.metrics import get_metric as get_metric
 from .measure.metrics import make_metric as make_metric
+from .plots import load_results as load_results
+from .plots import plot_audit as plot_audit
+from .plots import plot_gradients as plot_gradients
+from .plots import plot_sweep as plot_sweep
+from .records import Result as Result
 from .report.pages import write_report as write_report
 from .score.load import load_denoiser as load_denoiser
 from .store import Store as Store

@@ -14,12 +14,28 @@ Tables, figures and pages are functions of these alone. Quantities are columns w
   score of kind K ("all classes", "predicted class", "true class").
 """
 
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
+
+from pags.display import Displayed
 
 Record = dict[str, Any]
 """Plain data: what JSON can hold, read back equal to the last digit."""
 TEMPORARY = ".writing-"
 """The start of the name of a file that is being written; the machine and the process follow."""
+
+
+class Result(Displayed, Record):
+    """The record of a finished audit, reproduction or theory run: a dictionary that shows itself.
+
+    Args:
+        record: plain data, as in the JSON file.
+        folder: where the file lies, and the tensors beside it.
+    """
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        super().__init__(record)
+        self.folder = folder
 
 
 class IntervalRecord(TypedDict):

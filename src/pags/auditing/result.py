@@ -8,6 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from pags.display import Displayed
 from pags.errors import UsageError
 from pags.measure.regimes import EXCESSIVE, TOLERANCE, TOLERANCES, regime
 from pags.measure.statistics import Interval, interval, mean_intervals, paired_differences
@@ -17,8 +18,8 @@ from pags.seeds import generator
 Columns = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Displayed):
     """The measures of one classifier on one set of images; made by `pags.audit`.
 
     Args:
@@ -141,7 +142,20 @@ def _regime(
     return {"name": found, "accuracy_lost": plain(lost), "rule": rule, "at_tolerance": others}
 
 
-def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:
+class Comparison(Displayed, Record):
+    """Several audits and the paired differences of every pair, under `pairs`; made by `pags.compare`.
+
+    Args:
+        audits: by the model's name.
+        pairs: `first`, `second` and `differences` of each pair.
+    """
+
+    def __init__(self, audits: Mapping[str, Audit], pairs: list[Record]) -> None:
+        super().__init__(pairs=pairs)
+        self.audits = dict(audits)
+
+
+def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Comparison:
     """Every pair of models: mean differences with paired bootstrap intervals, first minus second.
 
     Args:
@@ -149,7 +163,7 @@ def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:
         resamples: of the bootstrap.
 
     Returns:
-        `{"pairs": [{"first", "second", "differences": {quantity: interval}}]}`.
+        `{"pairs": [{"first", "second", "differences": {quantity: interval}}]}`, which shows itself.
 
     Raises:
         UsageError: the audits are of different images.
@@ -160,7 +174,7 @@ def compare(audits: Mapping[str, Audit], *, resamples: int = 2000) -> Record:
             got="different ones",
             suggestion="the same --data, --images and --seed for all models",
         )
-    return {"pairs": [_pair(a, b, audits, resamples) for a, b in combinations(audits, 2)]}
+    return Comparison(audits, [_pair(a, b, audits, resamples) for a, b in combinations(audits, 2)])
 
 
 def _pair(first: str, second: str, audits: Mapping[str, Audit], resamples: int) -> Record:

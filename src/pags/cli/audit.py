@@ -1,7 +1,7 @@
 """`pags audit`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
@@ -10,7 +10,7 @@ from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console
 from pags.cli.show import interval_text, show_files
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, run_audit
-from pags.records import ModelRecord
+from pags.records import AuditRecord, ModelRecord
 from pags.report.pages import write_audit_report
 from pags.report.words import rows, verdict
 from pags.store import Store
@@ -48,7 +48,7 @@ def audit(
     with ProgressLine() as progress:
         record = run_audit(models, settings, store, progress)
         progress("drawing the figures", 1.0)
-        written = write_audit_report(store, record, store.read_tensors(TENSORS)[0])
+        written = write_audit_report(store, cast(AuditRecord, record), store.read_tensors(TENSORS)[0])
     for model in record["models"]:
         _show(model)
     show_files([store.path(RECORD), store.path(TENSORS), *written])

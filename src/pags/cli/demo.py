@@ -1,7 +1,7 @@
 """`pags demo` and `pags report`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from pags.experiments.experiment import GALLERY
 from pags.experiments.experiment import RECORD as SWEEP
 from pags.figures.reproduce import DEMO_FIGURES, ReproduceSettings
 from pags.figures.reproduce import reproduce as run
+from pags.records import ReproductionRecord
 from pags.report.pages import write_report, write_reproduction
 from pags.store import Store
 
@@ -46,7 +47,7 @@ def demo(
         asked = settings.with_(scale="demo", engine=settings.engine or "local")
         record = run(DEMO_FIGURES, asked, store, progress, command=said())
         progress("drawing the figures", 1.0)
-        written = write_reproduction(store, record)
+        written = write_reproduction(store, cast(ReproductionRecord, record))
     show_claims(record["claims"])
     show_files([store.path(SWEEP), store.path(GALLERY), *written])
 

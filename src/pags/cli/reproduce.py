@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
@@ -17,6 +17,7 @@ from pags.figures.catalogue import chosen
 from pags.figures.kinds import Figure
 from pags.figures.reproduce import ReproduceSettings
 from pags.figures.reproduce import reproduce as run
+from pags.records import ReproductionRecord
 from pags.report.pages import write_reproduction
 from pags.store import Store
 
@@ -57,7 +58,7 @@ def reproduce(
             names, settings.with_(engine=settings.engine or "local"), store, progress, command=said()
         )
         progress("drawing the figures", 1.0)
-        written = write_reproduction(store, record)
+        written = write_reproduction(store, cast(ReproductionRecord, record))
     show_claims(record["claims"])
     show_files(written)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pags.arrays import Images, Labels, check_images, check_labels
 from pags.data.given import classes_and_labels, pixels_of, read_whole
+from pags.display import Displayed
 from pags.errors import UsageError
 from pags.seeds import generator
 
@@ -21,8 +22,8 @@ CHUNK = 2**24
 """Pixels that are looked at together where a set may be larger than the memory."""
 
 
-@dataclass(frozen=True)
-class ImageSet:
+@dataclass(frozen=True, repr=False)
+class ImageSet(Displayed):
     """Images with labels.
 
     Args:
@@ -207,8 +208,8 @@ def as_float(pixels: Tensor) -> Images:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
-@dataclass(frozen=True)
-class DataSet:
+@dataclass(frozen=True, repr=False)
+class DataSet(Displayed):
     """The training and the test images of one source, with the same classes."""
 
     train: ImageSet

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
@@ -27,7 +27,7 @@ from pags.experiments.engines import Progress
 from pags.experiments.estimators import FEW, Estimators, at_size, small_settings
 from pags.experiments.settings import Common
 from pags.measure.statistics import Interval
-from pags.records import AuditRecord, Record
+from pags.records import AuditRecord, Record, Result
 from pags.store import Store
 
 RECORD, TENSORS = "audit.json", "audit.safetensors"
@@ -80,7 +80,7 @@ def run_audit(
     settings: AuditSettings,
     store: Store,
     progress: Progress = lambda what, share: None,
-) -> AuditRecord:
+) -> Result:
     """Audit each model on the same images, and compare them where there are several.
 
     Args:
@@ -90,7 +90,7 @@ def run_audit(
         progress: called with what is being done.
 
     Returns:
-        The record, as written to `audit.json`.
+        The record, as written to `audit.json`, which prints, plots and tabulates itself.
 
     Raises:
         UsageError: the request makes no sense; as far as can be seen, before any work.
@@ -273,7 +273,7 @@ def _named(prefix: str, tensors: Columns) -> Columns:
 
 def _write(
     state: Auditing, subjects: Sequence[Subject], found: dict[str, Audit], best: Interval | None
-) -> AuditRecord:
+) -> Result:
     settings, test = state.settings, state.test
     record: AuditRecord = {
         "settings": settings.model_dump(mode="json"),
@@ -288,13 +288,24 @@ def _write(
         ],
         "pairs": compare(found, resamples=settings.resamples)["pairs"],
     }  # fmt: skip
-    tensors = {
+    write_audit(state.store, record, tensors_of([found[subject.name] for subject in subjects]))
+    return Result(cast(Record, record), state.store.root)
+
+
+def tensors_of(found: Sequence[Audit]) -> Columns:
+    """Columns and pictures of several models as `audit.safetensors` names them."""
+    return {
         f"{place}/{kind}/{name}": value
-        for place, subject in enumerate(subjects)
-        for kind, group in (("column", found[subject.name].columns), ("panel", found[subject.name].panels))
+        for place, each in enumerate(found)
+        for kind, group in (("column", each.columns), ("panel", each.panels))
         for name, value in group.items()
     }
-    names: Record = {"models": [s.name for s in subjects], "classes": list(test.classes)}
-    state.store.write_tensors(TENSORS, tensors, names)
-    state.store.write_record(RECORD, record)
-    return record
+
+
+def write_audit(store: Store, record: AuditRecord, tensors: Columns) -> list[Path]:
+    """Write `audit.safetensors`, then `audit.json`."""
+    names: Record = {
+        "models": [each["name"] for each in record["models"]],
+        "classes": record["data"]["classes"],
+    }
+    return [store.write_tensors(TENSORS, tensors, names), store.write_record(RECORD, cast(Record, record))]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field, PositiveInt
@@ -23,7 +23,7 @@ from pags.experiments.settings import ExperimentSettings, Pretrained, TransferSe
 from pags.experiments.smoothgrad import LEVELS, smooth_evaluation
 from pags.figures.catalogue import chosen, make
 from pags.figures.kinds import Figure
-from pags.records import ClaimRecord, DataRecord, ReproductionRecord
+from pags.records import ClaimRecord, DataRecord, Record, ReproductionRecord, Result
 from pags.settings import Settings
 from pags.store import Store
 
@@ -139,7 +139,7 @@ def reproduce(
     more: Sequence[Figure] = (),
     command: str = "pags.reproduce(…)",
     **changes: Any,
-) -> ReproductionRecord:
+) -> Result:
     """Run what the figures need, and write their records and the claims; finished work is not done again.
 
     Args:
@@ -152,7 +152,7 @@ def reproduce(
         changes: fields of `ReproduceSettings` that are to differ.
 
     Returns:
-        The record; `pags.write_report(store)` draws its figures and page.
+        The record, which prints, plots and tabulates itself; `.report()` draws its figures and page.
 
     Raises:
         UsageError: settings that some part refuses.
@@ -177,7 +177,7 @@ def reproduce(
         "made": made_now(command),
     }  # fmt: skip
     place.write_record(RECORD, record)
-    return record
+    return Result(cast(Record, record), place.root)
 
 
 def merged(settings: Any, tables: dict[str, Any], *, where: str) -> Any:

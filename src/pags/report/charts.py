@@ -65,6 +65,15 @@ def draw_curves(record: Record, *, legend: bool = True) -> Figure:
     return figure
 
 
+@styled
+def draw_panel(panel: Record, axis: Any) -> Figure:
+    """One panel with its legend in axes of a caller; the figure that they are of."""
+    handles: dict[str, Any] = {}
+    _panel(axis, panel, handles)
+    axis.legend(list(handles.values()), list(handles))
+    return axis.figure
+
+
 def columns_of(record: Record) -> list[Record]:
     """The figure as one record per column, with the scales of the whole: a narrow page stacks them."""
     rows = with_limits(record)["panels"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pags.arrays import Images, PerImage, expand, flatten
 from pags.records import Record
-from pags.report.style import GREY, styled
+from pags.report.style import GREY, NotebookFigure, styled
 
 SIGNED = "RdBu_r"
 SMALL = 96
@@ -27,8 +27,13 @@ SMALL = 96
 
 
 @styled
-def draw_grid(record: Record, tensors: Mapping[str, Tensor]) -> Figure:
-    """Pictures in a grid, with the number of each below it; all in one set of axes, in inches."""
+def draw_grid(record: Record, tensors: Mapping[str, Tensor], *, axis: Any = None) -> Figure:
+    """Pictures in a grid, with the number of each below it; all in one set of axes, in inches.
+
+    Args:
+        record, tensors: of the figure.
+        axis: axes of a caller; None: a figure of the size that this takes.
+    """
     cells, lines = tensors["cells"], record["lines"]  # (lines, images, c, h, w)
     count, images, _, height, width = cells.shape
     rows, columns = (images, count) if record["across"] else (count, images)
@@ -37,8 +42,8 @@ def draw_grid(record: Record, tensors: Mapping[str, Tensor]) -> Figure:
     # Lines that are rows have their labels at the left, others above.
     left, top = (0.05, 0.55) if record["across"] else (1.3, 0.05)
     size = (left + 1.08 * columns, top + step * rows)
-    figure = Figure(figsize=size)
-    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))
+    axis = NotebookFigure(figsize=size).add_axes((0, 0, 1, 1)) if axis is None else axis
+    axis.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="equal")
     axis.set_axis_off()
     for line, about in enumerate(lines):
         label = about["label"].replace(" / ", " /\n")
@@ -53,7 +58,18 @@ def draw_grid(record: Record, tensors: Mapping[str, Tensor]) -> Figure:
             axis.text(left + 1.08 * line + 0.5, top - 0.05, label, fontsize=8, ha="center", va="bottom")
         else:
             axis.text(left - 0.08, top + step * line + tall / 2, label, fontsize=8, ha="right", va="center")
-    return figure
+    return axis.figure
+
+
+@styled
+def draw_picture(png: bytes, axis: Any = None) -> Figure:
+    """A PNG file as a figure of its own size, or in axes of a caller."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)))
+    if axis is None:
+        axis = NotebookFigure(figsize=(pixels.shape[1] / 150, pixels.shape[0] / 150)).add_axes((0, 0, 1, 1))
+    axis.imshow(pixels, interpolation="none")
+    axis.set_axis_off()
+    return axis.figure
 
 
 def _cell(axis: Any, picture: Tensor, extent: tuple[float, float, float, float], *, signed: bool) -> None:
@@ -112,7 +128,12 @@ def sprite(rows: Sequence[Tensor], *, signed: bool = False) -> str:
         picture.putpalette(PALETTE.tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "png", compress_level=9)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue())
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG file as an address that a page can hold."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def picture_uri(picture: Tensor, *, signed: bool = False) -> str:

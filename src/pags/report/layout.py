@@ -138,7 +138,8 @@ def page(template: str, record: Mapping[str, Any], **content: Any) -> bytes:
     Args:
         template: reproduction, audit, theory or generate.
         record: its settings, command and what made it stand at the end.
-        content: title, answer (sentences), chips (verdict and text), strip, and what the template asks.
+        content: title, answer (sentences), chips (verdict and text), strip, and what the template asks;
+            `first_screen` for that alone.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -156,6 +157,7 @@ def page(template: str, record: Mapping[str, Any], **content: Any) -> bytes:
         "script": Markup(_text("explore.js")),
         "explorer_data": Markup(_script_data(explorer)) if explorer else "",
         "repeats": 1,
+        "first_screen": False,
     }
     return environment.get_template(f"{template}.html").render(common | content).encode()
 

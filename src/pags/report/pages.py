@@ -94,25 +94,34 @@ def write_reproduction(store: Store, record: ReproductionRecord) -> list[Path]:
     tables = words.claim_tables(record["claims"], lambda subject: words.subject_title(subject, sweep))
     first = max(4, sum(row[0]["claim"] in words.IMPORTANT for row in tables[0]["rows"])) if tables else 0
     room = FOR_ALL - sum(figure.size for figure in every)
+    gallery = store.read_tensors(GALLERY)[0] if sweep else {}
     html = page(
-        "reproduction", cast(Record, record),
-        title="Which models have perceptually aligned gradients, and why?",
-        answer=words.sweep_answer(sweep) if sweep else [WITHOUT_SWEEP],
-        chips=chips_of([claim["verdict"] for claim in record["claims"]]), tables=tables, first=first,
-        main=main, figures=list(named.values()),
-        **(_of_sweep(sweep, store.read_tensors(GALLERY)[0], room) if sweep else WITHOUT),
+        "reproduction", cast(Record, record), tables=tables, first=first, main=main,
+        figures=list(named.values()), explorer=explorer(sweep, gallery, budget=room) if sweep else None,
+        **reproduction_screen(record, sweep, gallery),
     )  # fmt: skip
     return _written(store, every, html)
 
 
 WITHOUT_SWEEP = "Without sweeps of robust training nothing is said of alignment; the figures are below."
-WITHOUT: Record = {"sweep": None, "explorer": None, "strip": None}
 
 
-def _of_sweep(record: SweepRecord, gallery: Mapping[str, Tensor], room: int) -> Record:
-    """What the page says of sweeps: strip, tables and explorer."""
+def reproduction_screen(
+    record: ReproductionRecord, sweep: SweepRecord | None, gallery: Mapping[str, Tensor]
+) -> Record:
+    """The first screen of a reproduction: the answer, counts of verdicts, strip and headline table."""
+    return {
+        "title": "Which models have perceptually aligned gradients, and why?",
+        "answer": words.sweep_answer(sweep) if sweep else [WITHOUT_SWEEP],
+        "chips": chips_of([claim["verdict"] for claim in record["claims"]]),
+        **(_of_sweep(sweep, gallery) if sweep else {"sweep": None, "strip": None}),
+    }
+
+
+def _of_sweep(record: SweepRecord, gallery: Mapping[str, Tensor]) -> Record:
+    """What the page says of sweeps: strip and tables."""
     settings, targets, metric = record["settings"], sweeps.targets(record), sweeps.metrics(record)[0]
-    columns = _columns(sweeps.settled(record, "norm", None), metric, targets[0])
+    columns = words.headlines(record["models"][0])
     more = {f"{sweeps.metric_title(metric)}, {sweeps.target_title(t)}": f"{metric} {t}" for t in targets[1:]}
     standard = sweeps.model(record, sweeps.STANDARD)
     levels = {
@@ -131,7 +140,6 @@ def _of_sweep(record: SweepRecord, gallery: Mapping[str, Tensor], room: int) -> 
     )
     return {
         "sweep": record,
-        "explorer": explorer(record, gallery, budget=room),
         "strip": (["image", "score", *models], rows, note),
         "headline": [(sweeps.described(record, each), each) for each in words.headline_models(record)],
         "every": [(sweeps.described(record, each), each) for each in record["models"]],
@@ -140,15 +148,6 @@ def _of_sweep(record: SweepRecord, gallery: Mapping[str, Tensor], room: int) -> 
         "levels": levels,
         "repeats": settings.get("repeats", 1),
     }
-
-
-def _columns(norm: float, metric: str, target: str) -> dict[str, str]:
-    """The headline quantities: heading to column or ratio."""
-    return {
-        "accuracy": "correct", f"off/on, norm {norm:g}": f"off/on {norm:g}", "ρ2": f"rho2 {target}",
-        f"{sweeps.metric_title(metric)} with the score": f"{metric} {target}",
-        "other image’s score": f"shuffled {metric} {target}",
-    }  # fmt: skip
 
 
 def _of_catalogue(store: Store, name: str) -> Shown:
@@ -175,8 +174,8 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
     Returns:
         The files written, the page last.
     """
-    models, settings = record["models"], record["models"][0]["settings"]
-    panels = [_panels(tensors, place) for place in range(len(models))]
+    models = record["models"]
+    panels = [panels_of(tensors, place) for place in range(len(models))]
     common = _drawn(
         store, "audit", {"robustness": audits.robustness(models), "similarity": audits.similarity(models)}
     )
@@ -185,11 +184,7 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
         for n, (found, each) in enumerate(zip(panels, models, strict=True))
     ]
     html = page(
-        "audit", cast(Record, record),
-        title="Are the gradients perceptually aligned, and why?", answer=words.audit_answer(record),
-        chips=words.audit_chips(models), strip=_audit_strip(record, panels), figures=common,
-        columns=_columns(settings["norm"], settings["metrics"][0], settings["targets"][0]),
-        headline=[(each["name"], each) for each in models],
+        "audit", cast(Record, record), **audit_screen(record, tensors), figures=common,
         pairs=[(f"{p['first']} − {p['second']}", {"means": p["differences"]}) for p in record["pairs"]],
         models=[
             {"record": each, "figures": figures, "rows": words.rows(each), "verdict": words.verdict(each),
@@ -200,11 +195,23 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
     return _written(store, [*common, *(figure for figures in own for figure in figures)], html)
 
 
+def audit_screen(record: AuditRecord, tensors: Mapping[str, Tensor]) -> Record:
+    """The first screen of an audit: the answer, chips, strip and headline table."""
+    models = record["models"]
+    panels = [panels_of(tensors, place) for place in range(len(models))]
+    return {
+        "title": "Are the gradients perceptually aligned, and why?", "answer": words.audit_answer(record),
+        "chips": words.audit_chips(models), "strip": _audit_strip(record, panels),
+        "columns": words.headlines(models[0]), "headline": [(each["name"], each) for each in models],
+    }  # fmt: skip
+
+
 def _drawn(store: Store, prefix: str, figures: Mapping[str, FigureData | None]) -> list[Shown]:
     return [shown(store, f"{prefix}-{name}", data) for name, data in figures.items() if data is not None]
 
 
-def _panels(tensors: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+def panels_of(tensors: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+    """The gallery of the model at a place of the audit."""
     prefix = f"{place}/panel/"
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
@@ -231,23 +238,24 @@ def write_theory(store: Store, record: Record) -> list[Path]:
         name: shown(store, f"theory-{name.replace('_', '-')}", data, title=TITLES[name])
         for name, data in theory_figures(record).items()
     }
+    return _written(store, list(figures.values()), page("theory", record, **theory_screen(record, figures)))
+
+
+def theory_screen(record: Record, figures: Mapping[str, Shown]) -> Record:
+    """What a page of the exact laboratory says, with the figures that are at hand."""
     parts = [
         {"name": name, "title": TITLES.get(name, name), "figure": figures.get(name), "rows": part["rows"]}
         for name, part in record["parts"].items()
     ]
     verdicts = [row["verdict"] for part in parts for row in part["rows"]]
     tally = Counter(verdicts)
-    html = page(
-        "theory", record,
-        title="Do the paper's theorems and arguments hold where the answer is known?",
-        answer=[
-            f"Of {len(verdicts)} predictions {tally['supported']} hold and {tally['contradicted']} are "
-            "contradicted in worlds whose tangent spaces, score and Bayes gradient are known exactly.",
-            "Estimates stand beside what theory expects; intervals are over images or over runs.",
-        ],
-        chips=chips_of(verdicts), strip=None, parts=parts,
-    )  # fmt: skip
-    return _written(store, list(figures.values()), html)
+    answer = [
+        f"Of {len(verdicts)} predictions {tally['supported']} hold and {tally['contradicted']} are "
+        "contradicted in worlds whose tangent spaces, score and Bayes gradient are known exactly.",
+        "Estimates stand beside what theory expects; intervals are over images or over runs.",
+    ]
+    title = "Do the paper's theorems and arguments hold where the answer is known?"
+    return {"title": title, "answer": answer, "chips": chips_of(verdicts), "strip": None, "parts": parts}
 
 
 def write_generate(store: Store, record: Record, panels: Mapping[str, Tensor]) -> list[Path]:

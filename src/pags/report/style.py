@@ -37,6 +37,13 @@ RC: Any = {
 P = ParamSpec("P")
 
 
+class NotebookFigure(Figure):
+    """A figure that notebooks show without `pyplot`."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, "png")
+
+
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the project's style, without touching matplotlib's global state."""
 
@@ -50,7 +57,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def new_figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
     """A figure with a grid of axes (rows, columns), sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

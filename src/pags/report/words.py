@@ -38,6 +38,20 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def headlines(found: ModelRecord) -> dict[str, str]:
+    """The headline quantities of models measured like this one: heading to column or ratio."""
+    norm, target = found["settings"].get("norm", 0.0), found["settings"]["targets"][0]
+    metrics = found["settings"]["metrics"][:1]
+    return {"accuracy": "correct", f"off/on, norm {norm:g}": f"off/on {norm:g}", "ρ2": f"rho2 {target}"} | {
+        heading: name
+        for metric in metrics
+        for heading, name in (
+            (f"{metric_title(metric)} with the score", f"{metric} {target}"),
+            ("other image’s score", f"shuffled {metric} {target}"),
+        )
+    }
+
+
 # Audits ------------------------------------------------------------------------------------------------
 
 

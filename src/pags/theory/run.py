@@ -13,6 +13,7 @@ from pags.data.worlds import World, curved_world, distractor_world, linear_world
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
 from pags.manifold.estimators import LocalPCA
 from pags.manifold.tangent import decoder_tangent
+from pags.records import Result
 from pags.seeds import derive, generator, seeded_construction
 from pags.store import Record, Store
 from pags.theory.argument_1 import argument_1
@@ -62,7 +63,7 @@ def run_theory(
     seed: int = 0,
     quick: bool = False,
     on_progress: Progress = lambda what, share: None,
-) -> Record:
+) -> Result:
     """Check theorems, arguments and the way to the Bayes gradient in exact worlds; write `theory.json`.
 
     Args:
@@ -85,7 +86,7 @@ def run_theory(
         parts |= {name: withheld(parts[name], "quick trains too briefly") for name in TRAINED}
     record = {"seed": seed, "quick": quick, "parts": parts}
     store.write_record(RECORD, record)
-    return record
+    return Result(record, store.root)
 
 
 @contextmanager
