@@ -28,6 +28,7 @@ from pags.measure.robustness import (
 from pags.seeds import ImageDraws, generator
 from pags.training.attack import PGD
 from pags.training.precision import exact_float32
+from pags.training.stronger_attacks import Attack
 
 Report = Callable[[float], None]
 """Called with the fraction completed."""
@@ -109,9 +110,9 @@ def smooth_gradients(
 
 
 def robust(
-    model: nn.Module, images: Images, labels: Labels, attack: PGD, *, seed: int, places: Sequence[int]
+    model: nn.Module, images: Images, labels: Labels, attack: Attack, *, seed: int, places: Sequence[int]
 ) -> PerImage:
-    """1 where the label is predicted, with and without l2-PGD, else 0."""
+    """1 where the label is predicted, with and without an attack, else 0."""
     right = predict(model, images).argmax(1) == labels
     if attack.radius == 0 or not bool(right.any()):
         return right.to(images)

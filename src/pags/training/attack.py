@@ -162,30 +162,39 @@ class PGD:
         if self.radius == 0:
             return Attacked(images.detach().clone(), stalled)
         ball, length = BALLS[self.norm], self.relative_step * self.radius / self.steps
-        delta = self._into_ball(images, start, clip)
+        delta = into_ball(images, start, self.radius, self.norm, clip=clip)
         with MODES[self.statistics](model), frozen_parameters(model), cheaper_derivatives(model):
             for _ in range(self.steps):
                 gradient = ascent_direction(model, images + delta, labels, coupled=self.statistics == "batch")
                 gradient = zero_unless_directed(gradient if within is None else within(gradient))
-                delta = self._into_ball(images, delta + ball.step(gradient, length), clip)
+                delta = into_ball(
+                    images, delta + ball.step(gradient, length), self.radius, self.norm, clip=clip
+                )
                 stalled += ~has_direction(gradient)
-        # The sum is rounded to half a last digit in each pixel, which must not carry it out of the ball.
-        pixels = images[0].numel() if self.norm == "l2" else 1
-        slack = pixels**0.5 * torch.finfo(images.dtype).eps / 4
-        return Attacked(images + ball.project(delta, max(0.0, self.radius - slack)), stalled)
+        return Attacked(settled(images, delta, self.radius, self.norm), stalled)
 
     def __call__(self, model: nn.Module, images: Images, labels: Labels, draws: torch.Generator) -> Images:
         """The attacked images, from a random start."""
         return self.perturb(model, images, labels, self.start(images, draws))
 
-    def _into_ball(self, images: Images, delta: Images, clip: bool) -> Images:
-        """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
-        project = BALLS[self.norm].project
-        within = project(delta, self.radius)
-        if not clip:
-            return within
-        # Cut once more: the rounding of the sums may have put it a hair outside the ball.
-        return project((images + within).clamp(0, 1) - images, self.radius)
+
+def into_ball(
+    images: Images, delta: Images, radius: float, norm: Norm = "l2", *, clip: bool = True
+) -> Images:
+    """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
+    project = BALLS[norm].project
+    within = project(delta, radius)
+    if not clip:
+        return within
+    # Cut once more: the rounding of the sums may have put it a hair outside the ball.
+    return project((images + within).clamp(0, 1) - images, radius)
+
+
+def settled(images: Images, delta: Images, radius: float, norm: Norm = "l2") -> Images:
+    """The attacked images; the rounding of the sums, half a last digit each, does not carry them out."""
+    pixels = images[0].numel() if norm == "l2" else 1
+    slack = pixels**0.5 * torch.finfo(images.dtype).eps / 4
+    return images + BALLS[norm].project(delta, max(0.0, radius - slack))
 
 
 @contextmanager
