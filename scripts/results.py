@@ -6,7 +6,6 @@ A text marks a table by `<!-- table NAME STUDY … -->` and `<!-- end -->`; the 
 """
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,10 +67,8 @@ def models(study: str) -> str:
 def verdicts(study: str) -> str:
     """One row per claim: the statistic with its interval, and the verdict, for each subject."""
     store = Store(RESULTS / study)
-    claims, sweep = (
-        store.read_record("records/claims.json")["claims"],
-        store.read_record("records/sweep.json"),
-    )
+    claims = store.read_record("records/claims.json")["claims"]
+    sweep: Any = store.read_record("records/sweep.json")
     subjects = list(dict.fromkeys(claim["subject"] for claim in claims))
     found = {(claim["claim"], claim["subject"]): claim for claim in claims}
     rows = []
@@ -105,4 +102,4 @@ TABLES: dict[str, Callable[..., str]] = {"models": models, "verdicts": verdicts}
 """What a mark in a text may name."""
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
