@@ -216,6 +216,23 @@ def test_reproduce_lists_what_figures_need_and_take(
     assert not list(tmp_path.iterdir())
 
 
+def test_reproduce_plans_what_a_scale_comes_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "few.toml").write_text(
+        "[[sweeps]]\nobjective = 'pgd'\nstrengths = [0, 0.5, 1]\nattack_steps = 1\n"
+        "[training.plan]\nepochs = 7\nlearning_rate = 0.1\n"
+        "[manifold.plan]\nepochs = 2\nlearning_rate = 0.1\n[score.plan]\nepochs = 3\nlearning_rate = 0.1\n"
+    )
+    assert run("reproduce", "3", "--plan", "--config", "few.toml") == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["networks"] == "5 to train, of which 0 are there"
+    assert said["passes"] == f"{3 * 7 + 2 + 3} over the training images"
+    assert {"time", "memory", "disk"} <= set(said)
+    assert [path.name for path in tmp_path.iterdir()] == ["few.toml"]
+
+
 def test_theory_prints_its_rows_and_names_its_files(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

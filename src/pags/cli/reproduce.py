@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, cast
 
 import typer
@@ -13,6 +14,7 @@ from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console, duration
 from pags.cli.show import show_claims, show_files
 from pags.experiments.estimate import estimate
+from pags.experiments.estimate import plan as plan_of
 from pags.figures.catalogue import chosen
 from pags.figures.kinds import Figure
 from pags.figures.reproduce import ReproduceSettings
@@ -41,6 +43,9 @@ def reproduce(
     list_: Annotated[
         bool, typer.Option("--list", help="Only say what each needs, takes, and what is there.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it comes to here: networks, time, memory, disk.")
+    ] = False,
 ) -> None:
     """The paper's figures, the records under them, and a verdict on each claim.
 
@@ -51,7 +56,11 @@ def reproduce(
     if list_:
         _list(chosen(names), settings, folder)
         return
-    chosen(names)  # before the folder is made
+    wanted = chosen(names)  # before the folder is made
+    if plan:
+        with TemporaryDirectory() as empty:
+            _plan(wanted, settings, Store(folder if folder.is_dir() else Path(empty)))
+        return
     store = Store(folder)
     with ProgressLine() as progress:
         record = run(
@@ -71,6 +80,20 @@ def said() -> str:
 def _plain(data: str) -> str:
     """A data set's name as part of a folder's."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in data)
+
+
+def _plan(figures: Sequence[Figure], settings: ReproduceSettings, store: Store) -> None:
+    """What the sweeps come to on this machine."""
+    found = plan_of(settings.resolved([need for figure in figures for need in figure.needs]), store)
+    alone, rows = found["seconds"], dict[str, str]()
+    rows["networks"] = f"{found['networks']} to train, of which {found['there']} are there"
+    rows["passes"] = f"{found['passes']} over the training images"
+    both = f"{duration(alone)} on one core, {duration(alone / found['cores'])} on {found['cores']}"
+    rows["time"] = f"{both}: from nothing, by steps of each objective that were timed here"
+    rows["memory"] = f"{found['memory'] / 2**30:.1f} GiB for each worker"
+    rows["disk"] = f"{found['disk'] / 2**20:.0f} MiB of weights"
+    for name, value in rows.items():
+        console.print(f"{name:10}{value}", markup=False)
 
 
 def _list(figures: Sequence[Figure], settings: ReproduceSettings, folder: Path) -> None:

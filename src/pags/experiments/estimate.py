@@ -1,5 +1,8 @@
 """How long a reproduction would take here: a step of each network is timed, and the steps are counted."""
 
+import os
+import resource
+import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,18 +17,27 @@ from pags.data.imageset import DataSet
 from pags.data.sources import load_data
 from pags.errors import PagsError
 from pags.experiments.classifiers import blank_classifier
+from pags.experiments.engines import one_thread
 from pags.experiments.experiment import Experiment
 from pags.experiments.settings import ExperimentSettings
 from pags.manifold.autoencoder import Autoencoder, Reconstruction
+from pags.records import Record
 from pags.score.unet import Denoising
 from pags.seeds import generator
 from pags.store import Store
 from pags.training.objectives import CrossEntropy, Objective, get_objective
+from pags.training.parallel import make_fabric
+from pags.training.precision import AnyPrecision, decided
+from pags.training.stepping import InPrecision
 
 FORWARD, GRADIENT, COMPARISON = 1 / 3, 0.7, 0.004
 """A forward pass and an input gradient, in training steps; seconds of one LPIPS comparison."""
 DIGITS = 60_000
 """Training images of MNIST."""
+BATCH = 128
+"""Images of a timed step."""
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in what the system counts memory in."""
 
 
 def estimate(settings: ExperimentSettings) -> dict[str, float] | None:
@@ -39,6 +51,31 @@ def estimate(settings: ExperimentSettings) -> dict[str, float] | None:
         return None
     with TemporaryDirectory() as folder:  # where nothing is kept
         return _Estimate(settings.with_(device="cpu"), Store(Path(folder))).parts()
+
+
+def plan(settings: ExperimentSettings, store: Store) -> Record:
+    """What the sweeps of an experiment come to here, before anything starts.
+
+    Returns:
+        `networks` (how many are trained) and `there` (kept already); `passes` over the training images, a
+        training step counting as one however much its objective costs; `seconds` on one core from steps that
+        were timed, `cores`, and `memory` in bytes: the peak of this process, which held the images and took
+        those steps, as each worker will; `disk` in bytes, of all weights.
+    """
+    made = _Estimate(settings.with_(device="cpu"), store)
+    networks = [task for task in made.experiment.tasks() if task.what[0] in ("estimator", "train")]
+    weights = {"train": made.network, "estimator": None}
+    blanks = [weights[task.what[0]] or made.experiment.result(task.what).blank() for task in networks]
+    epochs = [made.experiment.result(task.what).arguments for task in networks]
+    return {
+        "networks": len(networks),
+        "there": sum(store.has(task.file) for task in networks),
+        "passes": sum(a["plan"].epochs if "plan" in a else a["training"].plan.epochs for a in epochs),
+        "seconds": made.estimators() + made.sweeps(),
+        "cores": os.cpu_count() or 1,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT,
+        "disk": sum(4 * sum(w.numel() for w in blank.state_dict().values()) for blank in blanks),
+    }
 
 
 @dataclass
@@ -57,10 +94,14 @@ class _Estimate:
         return Experiment(self.settings, self.store)
 
     @cached_property
+    def network(self) -> nn.Module:
+        """A classifier with its first weights."""
+        return blank_classifier(self.data.train, self.settings.training)
+
+    @cached_property
     def step(self) -> float:
-        """Seconds per image of the classifier's training step."""
-        network = blank_classifier(self.data.train, self.settings.training)
-        return self.seconds(network, CrossEntropy())
+        """Seconds per image of the standard classifier's training step."""
+        return self.seconds(self.network, CrossEntropy(), self.settings.training.precision)
 
     def parts(self) -> dict[str, float]:
         """Seconds by part."""
@@ -73,11 +114,20 @@ class _Estimate:
     def sweeps(self) -> float:
         """Trainings and measures."""
         asked, train, test = self.settings, len(self.data.train), len(self.data.test)
-        robust = [(s, strength) for s in asked.sweeps for strength in s.strengths if strength > 0]
-        trained = 1 + sum(get_objective(s.objective).cost(s.attack_steps) / 3 for s, _ in robust)
+        steps, robust = self.step, 0
+        for sweep in asked.sweeps:
+            strengths = [strength for strength in sweep.strengths if strength > 0]
+            objective = self.experiment.training(sweep.objective, strengths[0]).make_objective()
+            steps += len(strengths) * self.seconds(self.network, objective, asked.training.precision)
+            robust += len(strengths)
         passes = asked.measures.directions * (3 * len(asked.measures.norms or ()) + 8)
-        measured = (len(robust) + 2) * test * (passes * FORWARD * self.step + COMPARISON)
-        return asked.repeats * (trained * asked.training.plan.epochs * train * self.step + measured)
+        measured = (robust + 2) * test * (passes * FORWARD * self.float_step + COMPARISON)
+        return asked.repeats * (steps * asked.training.plan.epochs * train + measured)
+
+    @cached_property
+    def float_step(self) -> float:
+        """The same in float32, in which everything is measured."""
+        return self.seconds(self.network, CrossEntropy(), "32-true")
 
     def estimators(self) -> float:
         """Autoencoder and denoiser, unless they come from files."""
@@ -85,8 +135,8 @@ class _Estimate:
         for _, made in self.experiment.estimators.trainings:
             network = made.blank()
             objective: Objective = Reconstruction() if isinstance(network, Autoencoder) else Denoising()
-            epochs = made.arguments["plan"].epochs
-            found += epochs * len(self.data.train) * self.seconds(network, objective)
+            epochs, precision = made.arguments["plan"].epochs, made.arguments["precision"]
+            found += epochs * len(self.data.train) * self.seconds(network, objective, precision)
         return found
 
     def transfer(self) -> float:
@@ -130,15 +180,17 @@ class _Estimate:
         asked, models = self.settings, max(len(sweep.strengths) for sweep in self.settings.sweeps)
         return 10 * 200 * (models * 20 * asked.measures.directions * FORWARD + 100) * self.step
 
-    def seconds(self, network: nn.Module, objective: Objective) -> float:
-        """Seconds per image of a training step, the faster of two after a first."""
-        network.to(memory_format=torch.channels_last)
+    def seconds(self, network: nn.Module, objective: Objective, precision: AnyPrecision) -> float:
+        """Seconds per image of a training step on one thread, the faster of two after a first."""
+        fabric = make_fabric(accelerator="cpu", precision=decided(precision, "cpu"))
+        network = InPrecision(network.to(memory_format=torch.channels_last), fabric)
         draws, classes = generator(0, "estimate"), len(self.data.train.classes)
-        images = torch.rand((64, *self.data.train.shape), generator=draws)
-        labels = torch.randint(0, classes, (64,), generator=draws)
-        batch, times = Batch(images, labels, torch.arange(64)), []
-        for _ in range(3):
-            started = time.perf_counter()
-            objective(network, batch, draws).mean().backward()
-            times.append(time.perf_counter() - started)
-        return min(times[1:]) / 64
+        images = torch.rand((BATCH, *self.data.train.shape), generator=draws)
+        labels = torch.randint(0, classes, (BATCH,), generator=draws)
+        batch, times = Batch(images, labels, torch.arange(BATCH)), []
+        with one_thread():
+            for _ in range(3):
+                started = time.perf_counter()
+                objective(network, batch, draws).mean().backward()
+                times.append(time.perf_counter() - started)
+        return min(times[1:]) / BATCH
