@@ -27,13 +27,15 @@ NATURAL = {
     "cifar10-pgd-1": "adversarial training\nε = 1",
 }
 """The networks that ship with the package, from none to excessive robustness."""
+SHOWN = 8
+"""Images of the dozen that are shown, each of another class."""
 SIGMA = 0.5
 """Noise level of score and Bayes direction, the paper's for images of 32 pixels."""
 
 
 def natural_images(parts: Parts) -> FigureData:
     """Gradients, score and Bayes direction on natural images: networks that ship with the package."""
-    images, labels = shipped_images()
+    images, labels = (each[:SHOWN] for each in shipped_images())
     denoiser = load_denoiser("pags:cifar10")
     bayes = bayes_direction(denoiser, images, SIGMA, labels)
     lines = [
@@ -46,7 +48,7 @@ def natural_images(parts: Parts) -> FigureData:
         numbers = cosines(gradient, bayes).tolist()
         lines.append(Line(label, gradient, signed=True, numbers=numbers))
     caption = (
-        "The first test images of each class of CIFAR-10 (JPEG), a lossy copy of CIFAR-10; the score and the "
+        "The first test image of each of eight classes of CIFAR-10 (JPEG), a lossy copy; the score and the "
         "gradient of the Bayes classifier, by a denoiser, at noise level 0.5; and gradients of the logit of "
         "the image's class. Numbers are cosines of the gradient with the Bayes direction."
     )

@@ -127,7 +127,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What a preset sets together (docs/choices.md)."""
 
 DEMO = ReproduceSettings(scale="demo", experiment={})
-DEMO_FIGURES = ("3", "6", "8")
+DEMO_FIGURES = ("natural-images", "3", "6", "8")
 
 
 def reproduce(

@@ -89,14 +89,14 @@ def write_reproduction(store: Store, record: ReproductionRecord) -> list[Path]:
     named = dict(zip(record["figures"], figures, strict=True))
     if sweep and "3" not in named:
         named["3"] = shown(store, "main", main_figure(sweep), title="Robustness and alignment over strength")
-    every, main = list(named.values()), named.pop("3", None)
+    every, main, natural = list(named.values()), named.pop("3", None), named.pop("natural-images", None)
 
     tables = words.claim_tables(record["claims"], lambda subject: words.subject_title(subject, sweep))
     first = max(4, sum(row[0]["claim"] in words.IMPORTANT for row in tables[0]["rows"])) if tables else 0
     room = FOR_ALL - sum(figure.size for figure in every)
     gallery = store.read_tensors(GALLERY)[0] if sweep else {}
     html = page(
-        "reproduction", cast(Record, record), tables=tables, first=first, main=main,
+        "reproduction", cast(Record, record), tables=tables, first=first, main=main, natural=natural,
         figures=list(named.values()), explorer=explorer(sweep, gallery, budget=room) if sweep else None,
         **reproduction_screen(record, sweep, gallery),
     )  # fmt: skip
