@@ -22,8 +22,8 @@ SUM = (
 
 NATURAL = {
     "cifar10-standard": "standard network",
-    "cifar10-pgd-0.1": "adversarial training\nε = 0.1",
     "cifar10-pgd-0.25": "adversarial training\nε = 0.25",
+    "cifar10-pgd-0.5": "adversarial training\nε = 0.5",
     "cifar10-pgd-1": "adversarial training\nε = 1",
 }
 """The networks that ship with the package, from none to excessive robustness."""
