@@ -175,7 +175,7 @@ def _from_plain(tensors: Mapping[str, Tensor], about: Any, source: str) -> EDMDe
             set_attributes(network, _attributes(about.get("attributes", {}), source), source)
             return EDMDenoiser(filled(network, tensors, source))
         case {"denoiser": "unet", "channels": int(channels), "classes": int(classes), "widths": [*widths]}:
-            return filled(_blank_unet(channels, classes, widths, source), tensors, source)
+            return filled(_blank_unet(channels, classes, widths, source), tensors, source).float()
     kind = shown(about.get("denoiser", about.get("kind"))) if isinstance(about, dict) else shown(about)
     raise refused('a denoiser, "edm" or "unet", with its arguments', kind, source)
 
