@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from pags.cli import main
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments import plan
-from pags.experiments.cache import Cache, Columns, Report, columns
+from pags.experiments.cache import Cache, Columns, Report, Stage
 from pags.experiments.engines import Task, run_tasks
 from pags.experiments.plan import CLAIMS, claimed, holder, in_order, seconds_left, shard_of, states
 from pags.store import Store
@@ -28,13 +29,15 @@ STEP = 0.02
 """Seconds that a tiny task takes."""
 
 
-@columns("numbers")
-def number(of: int, before: Any = None) -> Columns:
-    """A result that takes a little while, and needs those before it."""
+def made_number(of: int, before: Any = None) -> Columns:
+    """A result that takes a little while, and needs the one before it."""
     time.sleep(STEP)
     if of < 0:
         raise TrainingDiverged("a finite loss", got=f"nan at {of}", suggestion="a lower rate")
     return {"number": torch.tensor([float(of), float(before["number"].sum()) if before else 0.0])}
+
+
+NUMBER: Stage[Columns] = Stage(made_number, "numbers", 1)
 
 
 @dataclass
@@ -49,8 +52,8 @@ class Numbers:
         return Cache(self.store)
 
     def result(self, kind: str, of: int) -> Any:
-        first = self.cache.made(number, of=of)
-        return first if kind == "first" else self.cache.made(number, of=of + 1000, before=first)
+        first = self.cache.made(NUMBER, of=of)
+        return first if kind == "first" else self.cache.made(NUMBER, of=of + 1000, before=first)
 
     def tasks(self) -> list[Task]:
         return [
@@ -302,6 +305,76 @@ def test_killed_at_any_moment_nothing_is_lost_or_done_again(
     assert_clean(tmp_path)
 
 
+# --- looking after a folder ------------------------------------------------------------------------------
+
+
+def flipped(path: Path) -> None:
+    """Change one bit of the last number."""
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_result_is_made_anew(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "numbers", tmp_path / "numbers")
+    state = Numbers(Store(tmp_path))
+    first, second = state.result("first", 3), state.result("second", 3)
+    flipped(tmp_path / first.file)
+    flipped(tmp_path / second.file)
+    assert second.value()["number"].tolist() == [1003.0, 3.0]
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["store", *words])
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out + said.err
+
+
+def test_verify_names_what_is_damaged(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    status, said = command(capsys, "verify", str(tmp_path))
+    assert (status, "49 artefacts are whole, 0 damaged" in said) == (0, True)  # and the plan
+    damaged = next((tmp_path / "numbers").iterdir())
+    flipped(damaged)
+    status, said = command(capsys, "verify", str(tmp_path))
+    assert (status, "48 artefacts are whole, 1 damaged" in said) == (1, True)
+    assert damaged.name in said
+    assert command(capsys, "verify", str(tmp_path / "none"))[0] == 2
+
+
+def test_gc_removes_what_nobody_needs_and_nothing_else(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    store, state = Store(tmp_path), Numbers(Store(tmp_path))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    store.write_bytes(state.result("first", 1).state, b"of finished work")
+    kept = store.write_bytes(state.result("first", 99).state, b"of work that is not finished")
+    here = plan.Holder.here().host
+    (tmp_path / "numbers" / f".writing-{here}-{ended_process()}-x").touch()
+    alive = tmp_path / "numbers" / f".writing-{here}-{os.getpid()}-x"
+    alive.touch()
+    lease(tmp_path, age=plan.LEASE + 1)
+    assert command(capsys, "gc", str(tmp_path))[1].startswith("removed 3 files")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before | {kept, alive}
+
+
+def test_export_takes_what_is_finished_elsewhere(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sweep.zip"
+    assert command(capsys, "export", str(undisturbed), str(out))[0] == 0
+    shutil.unpack_archive(out, tmp_path / "there")
+    assert contents(tmp_path / "there") == contents(undisturbed)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["numbers"]
+    status, said = command(capsys, "export", str(undisturbed), str(out))
+    assert (status, "which exists" in said) == (2, True)
+
+
 # --- how far a run is ------------------------------------------------------------------------------------
 
 
@@ -313,6 +386,8 @@ def going_on(tmp_path: Path) -> Iterator[Path]:
     tasks = [*state.tasks(), Task("bad", 1, ("first", -1), 0, state.result("first", -1).file)]
     with pytest.raises(TrainingDiverged):
         run_tasks(tasks, lambda: state, store=store, run="numbers")
+    for log in (tmp_path / "runs").glob("*.jsonl"):
+        log.unlink()
     for task in tasks[:2]:
         state.do(task.what, lambda share: None)
         plan.note(tmp_path, task.file, task.cost, 60.0)

@@ -331,7 +331,7 @@ def run_sweeps(
     key = fingerprint(
         {"settings": identity(settings), "data": identity(experiment.data.test), "revision": REVISION}
     )
-    if store.has(RECORD) and store.has(GALLERY) and (record := store.read_record(RECORD)).get("key") == key:
+    if record := store.finished(RECORD, GALLERY, key):
         return record  # type: ignore[return-value]
     run_tasks(
         experiment.tasks(),
