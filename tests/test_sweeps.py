@@ -1,10 +1,12 @@
 """Sweeps that survive: leases, shards, several runs on one folder, sudden death, and how far a run is."""
 
+import errno
 import json
 import multiprocessing
 import os
 import random
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +17,15 @@ from typing import Any
 import pytest
 import torch
 
+import tiny
 from pags.cli import main
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments import plan
 from pags.experiments.cache import Cache, Columns, Report, Stage
 from pags.experiments.engines import Task, run_tasks
+from pags.experiments.experiment import Experiment
 from pags.experiments.plan import CLAIMS, claimed, holder, in_order, seconds_left, shard_of, states
+from pags.figures.reproduce import ReproduceSettings, reproduce
 from pags.store import Store
 
 KILLS = int(os.environ.get("KILLS", "8"))
@@ -303,6 +308,109 @@ def test_killed_at_any_moment_nothing_is_lost_or_done_again(
     assert kept.items() <= results(tmp_path).items()
     assert contents(tmp_path) == contents(undisturbed)
     assert_clean(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[..., Any]]]:
+    """A disk that is soon full, and what makes it larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> int:
+        words = ["mount", "-t", "tmpfs", "-o", options, "pags", str(folder)]
+        return subprocess.run(words, capture_output=True, check=False).returncode
+
+    if mount("size=100k"):
+        pytest.skip("no disk may be mounted here")
+    try:
+        yield folder, lambda: mount("remount,size=4m")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_disk_that_fills_up_nothing_finished_is_lost(
+    small_disk: tuple[Path, Callable[..., Any]], undisturbed: Path
+) -> None:
+    folder, enlarge = small_disk
+    with pytest.raises(PagsError, match=r"room and permission to write .*; got No space left on device"):
+        sweep(folder)
+    kept = results(folder)
+    assert 3 < len(kept) < 40
+    with pytest.raises(PagsError, match="room and permission"):
+        sweep(folder)  # it stays clear what is wrong
+    assert enlarge() == 0
+    sweep(folder)
+    assert kept.items() <= results(folder).items()
+    assert contents(folder) == contents(undisturbed)
+    assert_clean(folder)
+
+
+def test_where_a_write_fails_nothing_finished_is_lost(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, flush = iter(range(10)), os.fsync
+
+    def full(file: int) -> None:
+        if next(writes, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(PagsError, match="No space left on device"):
+            sweep(tmp_path)
+    kept = results(tmp_path)
+    assert len(kept) == 9  # beside the plan
+    sweep(tmp_path)
+    assert kept.items() <= results(tmp_path).items()
+    assert contents(tmp_path) == contents(undisturbed)
+    assert_clean(tmp_path)
+
+
+# --- failure is data -------------------------------------------------------------------------------------
+
+
+def test_a_training_that_diverges_is_a_result_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps = (
+        {"objective": "gradient-norm", "strengths": (0, 0.1, 1, 1e38)},
+        {"objective": "pgd", "strengths": (0, 0.5, 1.5), "attack_steps": 1},
+    )
+    asked = ReproduceSettings(scale="smoke", device="cpu", experiment=tiny.TABLES | {"sweeps": sweeps})
+    heard, store = list[str](), Store(tmp_path)
+    found = reproduce(["3"], asked, store, lambda what, share: heard.append(what))
+    record = store.read_record("records/sweep.json")
+    assert "gradient-norm 1e+38" not in {model["name"] for model in record["models"]}
+    assert [line["strengths"] for line in record["sweeps"]] == [[0, 0.1, 1], [0, 0.5, 1.5]]
+    (gone,) = record["missing"]
+    assert (gone["objective"], gone["strength"]) == ("gradient-norm", 1e38)
+    assert gone["reason"].startswith("its training diverged: nan in epoch 1")
+    assert f"sweeps: left out: gradient-norm 1e+38, {gone['reason']}" in heard
+    said = f"without strength 1e+38: {gone['reason']}"
+    assert {(c["subject"], said in c.get("note", "")) for c in found["claims"]} == {
+        ("gradient-norm", True), ("pgd", False),
+    }  # fmt: skip
+    store.path("records/sweep.json").unlink()
+    monkeypatch.setattr("pags.experiments.cache.epochs", None)  # nothing is trained again, least of all that
+    reproduce(["3"], asked, store)
+    assert store.read_record("records/sweep.json") == record
+
+
+def test_what_all_are_compared_with_has_to_be_there(tmp_path: Path) -> None:
+    state = Experiment(
+        tiny.settings(training={"plan": {"epochs": 1, "learning_rate": 1e30}}), Store(tmp_path)
+    )
+    with pytest.raises(TrainingDiverged, match="finite loss"):
+        state.do(("train", "cross-entropy", 0.0, 0), lambda share: None)
+    for strength in (0.1, 1.0):
+        state.do(("train", "gradient-norm", strength, 0), lambda share: None)
+    assert [sweep.objective for sweep in state.sweeps] == ["pgd"]
+    for strength in (0.5, 1.5):
+        state.do(("train", "pgd", strength, 0), lambda share: None)
+    del state.missing, state.sweeps
+    with pytest.raises(PagsError, match="a sweep with three strengths whose trainings did not diverge"):
+        assert state.sweeps
 
 
 # --- looking after a folder ------------------------------------------------------------------------------
