@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments.classifiers import Training
 from pags.experiments.engines import Report, Task, run_tasks
-from pags.experiments.experiment import RECORD, Experiment, run_sweeps
+from pags.experiments.experiment import GALLERY, RECORD, Experiment, run_sweeps
 from pags.experiments.settings import ExperimentSettings, Manifold, Score, Sweep
 from pags.store import Store
 from pags.training.fit import Plan
@@ -96,11 +97,11 @@ def unmakeable(here: int, folder: Path) -> Folder:
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    """What a later run builds on: everything but the state of unfinished work."""
+    """What a later run builds on: everything but what belongs to work that goes on."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "unfinished" not in path.parts
+        if path.is_file() and not {"unfinished", "runs", "claims"} & set(path.parts)
     }
 
 
@@ -263,6 +264,19 @@ def test_of_a_run_that_is_killed_no_worker_is_left(tmp_path: Path) -> None:
 def is_running(process: int) -> bool:
     status = Path(f"/proc/{process}/status")
     return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def test_what_bits_flipped_in_is_made_anew(inline: Path, tmp_path: Path) -> None:
+    """A network, what was measured, a prepared score, the record and its pictures."""
+    shutil.copytree(inline, tmp_path, dirs_exist_ok=True)
+    damaged = [next((tmp_path / folder).iterdir()) for folder in ("classifiers", "measures", "denoisers")]
+    for path in [*damaged, tmp_path / RECORD, tmp_path / GALLERY]:
+        content = bytearray(path.read_bytes())
+        content[-len(content) // 3] ^= 4
+        path.write_bytes(content)
+    run_sweeps(TINY, Store(tmp_path))
+    wrong = [name for name, content in made(inline).items() if made(tmp_path)[name] != content]
+    assert wrong in ([], [str(damaged[2].relative_to(tmp_path))])  # the denoiser was asked for nothing
 
 
 # --- Ray -------------------------------------------------------------------------------------------------

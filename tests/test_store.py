@@ -12,10 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pags.errors import PagsError
-from pags.store import Slot, Store, fingerprint, read_safetensors
+from pags.store import DamagedArtefact, Slot, Store, fingerprint, read_safetensors
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -72,7 +73,9 @@ def test_records_come_back_to_the_last_digit(shared: Store, record: dict[str, An
 
 def test_records_keep_their_order_and_can_be_read_by_a_person(store: Store) -> None:
     path = store.write_record("record.json", {"sigma": 0.1, "name": "ε größer"})
-    assert path.read_text() == '{\n "sigma": 0.1,\n "name": "ε größer"\n}\n'
+    text = '{\n "sigma": 0.1,\n "name": "ε größer",\n "checksum": "sha256:'
+    assert path.read_text().startswith(text)
+    assert len(path.read_text()) == len(text) + 16 + len('"\n}\n')
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -210,14 +213,13 @@ def test_nobody_ever_sees_half_a_file(store: Store, monkeypatch: pytest.MonkeyPa
     seen = []
 
     def look(self: Path, target: Path) -> None:
-        seen.append(
-            (json.loads(self.read_text()), json.loads(target.read_text()), self.parent == target.parent)
-        )
+        values = [json.loads(path.read_text())["value"] for path in (self, target)]
+        seen.append((*values, self.parent == target.parent))
         os.replace(self, target)  # noqa: PTH105
 
     monkeypatch.setattr(Path, "replace", look)
     store.write_record("a.json", {"value": "new"})
-    assert seen == [({"value": "new"}, {"value": "old"}, True)]
+    assert seen == [("new", "old", True)]
     assert store.read_record("a.json") == {"value": "new"}
 
 
@@ -249,6 +251,73 @@ def test_truncated_tensors_are_named(store: Store, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(PagsError, match=r"readable artefact.*x\.safetensors.*removing the file"):
         store.read_tensors("x.safetensors")
+
+
+def flipped(path: Path, bit: int) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.safetensors"])
+def test_a_bit_flip_is_found_wherever_it_is(store: Store, name: str) -> None:
+    """Or it changes nothing, as an E for an e in a number."""
+    about = {"rate": 1e-05, "recipe": {"classes": ["ä", "b"], "k": 3}, "last": "text"}
+    tensors = {"x": torch.arange(3.0), "y": torch.tensor(True)}
+
+    def read() -> Any:
+        return store.read_record(name) if name.endswith("json") else store.read_tensors(name)
+
+    path = (
+        store.write_record(name, about)
+        if name.endswith("json")
+        else store.write_tensors(name, tensors, about)
+    )
+    whole, unnoticed = path.read_bytes(), []
+    for bit in range(8 * len(whole)):
+        path.write_bytes(whole)
+        flipped(path, bit)
+        try:
+            found = read()
+        except DamagedArtefact:
+            continue
+        unnoticed.append(bit)
+        assert_same(found, about if name.endswith("json") else (tensors, about))
+    assert len(unnoticed) < 4
+
+
+def test_artefacts_of_earlier_times_are_read_without_a_checksum(store: Store) -> None:
+    store.write_bytes("a.json", b'{"key": "0123456789abcdef"}')
+    assert store.read_record("a.json") == {"key": "0123456789abcdef"}
+    store.write_bytes("x.safetensors", save({"x": torch.ones(2)}, {"about": '{"key": "0123456789abcdef"}'}))
+    assert store.read_tensors("x.safetensors")[1] == {"key": "0123456789abcdef"}
+
+
+def test_a_damaged_state_begins_again(store: Store) -> None:
+    slot = store.slot("unfinished/state.safetensors")
+    slot.write({"epoch": 1, "weight": torch.ones(100)})
+    path = store.path("unfinished/state.safetensors")
+    flipped(path, 8 * (len(path.read_bytes()) - 5))
+    assert slot.read() is None
+
+
+def test_a_record_is_finished_with_its_tensors_alone(store: Store) -> None:
+    asked = ("a.json", "a.safetensors", "key")
+    assert store.finished(*asked) is None
+    record = {"key": "key", "value": 1}
+    store.write_record("a.json", record)
+    assert store.finished(*asked) is None
+    path = store.write_tensors("a.safetensors", {"x": torch.ones(100)})
+    assert store.finished(*asked) == record
+    assert store.finished("a.json", "a.safetensors", "other") is None
+    flipped(path, 8 * (len(path.read_bytes()) - 5))
+    assert store.finished(*asked) is None
+
+
+def test_a_folder_is_a_path_or_its_name(tmp_path: Path) -> None:
+    assert Store(str(tmp_path)) == Store(tmp_path)
+    assert Store(str(tmp_path)).path("a") == tmp_path / "a"
 
 
 def test_missing_files_are_named(store: Store) -> None:

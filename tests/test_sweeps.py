@@ -1,9 +1,12 @@
 """Sweeps that survive: leases, shards, several runs on one folder, sudden death, and how far a run is."""
 
+import errno
 import json
 import multiprocessing
 import os
 import random
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,12 +17,15 @@ from typing import Any
 import pytest
 import torch
 
+import tiny
 from pags.cli import main
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments import plan
-from pags.experiments.cache import Cache, Columns, Report, columns
+from pags.experiments.cache import Cache, Columns, Report, Stage
 from pags.experiments.engines import Task, run_tasks
+from pags.experiments.experiment import Experiment
 from pags.experiments.plan import CLAIMS, claimed, holder, in_order, seconds_left, shard_of, states
+from pags.figures.reproduce import ReproduceSettings, reproduce
 from pags.store import Store
 
 KILLS = int(os.environ.get("KILLS", "8"))
@@ -28,13 +34,15 @@ STEP = 0.02
 """Seconds that a tiny task takes."""
 
 
-@columns("numbers")
-def number(of: int, before: Any = None) -> Columns:
-    """A result that takes a little while, and needs those before it."""
+def made_number(of: int, before: Any = None) -> Columns:
+    """A result that takes a little while, and needs the one before it."""
     time.sleep(STEP)
     if of < 0:
         raise TrainingDiverged("a finite loss", got=f"nan at {of}", suggestion="a lower rate")
     return {"number": torch.tensor([float(of), float(before["number"].sum()) if before else 0.0])}
+
+
+NUMBER: Stage[Columns] = Stage(made_number, "numbers", 1)
 
 
 @dataclass
@@ -49,8 +57,8 @@ class Numbers:
         return Cache(self.store)
 
     def result(self, kind: str, of: int) -> Any:
-        first = self.cache.made(number, of=of)
-        return first if kind == "first" else self.cache.made(number, of=of + 1000, before=first)
+        first = self.cache.made(NUMBER, of=of)
+        return first if kind == "first" else self.cache.made(NUMBER, of=of + 1000, before=first)
 
     def tasks(self) -> list[Task]:
         return [
@@ -302,6 +310,179 @@ def test_killed_at_any_moment_nothing_is_lost_or_done_again(
     assert_clean(tmp_path)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[..., Any]]]:
+    """A disk that is soon full, and what makes it larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> int:
+        words = ["mount", "-t", "tmpfs", "-o", options, "pags", str(folder)]
+        return subprocess.run(words, capture_output=True, check=False).returncode
+
+    if mount("size=100k"):
+        pytest.skip("no disk may be mounted here")
+    try:
+        yield folder, lambda: mount("remount,size=4m")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_disk_that_fills_up_nothing_finished_is_lost(
+    small_disk: tuple[Path, Callable[..., Any]], undisturbed: Path
+) -> None:
+    folder, enlarge = small_disk
+    with pytest.raises(PagsError, match=r"room and permission to write .*; got No space left on device"):
+        sweep(folder)
+    kept = results(folder)
+    assert 3 < len(kept) < 40
+    with pytest.raises(PagsError, match="room and permission"):
+        sweep(folder)  # it stays clear what is wrong
+    assert enlarge() == 0
+    sweep(folder)
+    assert kept.items() <= results(folder).items()
+    assert contents(folder) == contents(undisturbed)
+    assert_clean(folder)
+
+
+def test_where_a_write_fails_nothing_finished_is_lost(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, flush = iter(range(10)), os.fsync
+
+    def full(file: int) -> None:
+        if next(writes, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(PagsError, match="No space left on device"):
+            sweep(tmp_path)
+    kept = results(tmp_path)
+    assert len(kept) == 9  # beside the plan
+    sweep(tmp_path)
+    assert kept.items() <= results(tmp_path).items()
+    assert contents(tmp_path) == contents(undisturbed)
+    assert_clean(tmp_path)
+
+
+# --- failure is data -------------------------------------------------------------------------------------
+
+
+def test_a_training_that_diverges_is_a_result_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps = (
+        {"objective": "gradient-norm", "strengths": (0, 0.1, 1, 1e38)},
+        {"objective": "pgd", "strengths": (0, 0.5, 1.5), "attack_steps": 1},
+    )
+    asked = ReproduceSettings(scale="smoke", device="cpu", experiment=tiny.TABLES | {"sweeps": sweeps})
+    heard, store = list[str](), Store(tmp_path)
+    found = reproduce(["3"], asked, store, lambda what, share: heard.append(what))
+    record = store.read_record("records/sweep.json")
+    assert "gradient-norm 1e+38" not in {model["name"] for model in record["models"]}
+    assert [line["strengths"] for line in record["sweeps"]] == [[0, 0.1, 1], [0, 0.5, 1.5]]
+    (gone,) = record["missing"]
+    assert (gone["objective"], gone["strength"]) == ("gradient-norm", 1e38)
+    assert gone["reason"].startswith("its training diverged: nan in epoch 1")
+    assert f"sweeps: left out: gradient-norm 1e+38, {gone['reason']}" in heard
+    said = f"without strength 1e+38: {gone['reason']}"
+    assert {(c["subject"], said in c.get("note", "")) for c in found["claims"]} == {
+        ("gradient-norm", True), ("pgd", False),
+    }  # fmt: skip
+    store.path("records/sweep.json").unlink()
+    monkeypatch.setattr("pags.experiments.cache.epochs", None)  # nothing is trained again, least of all that
+    reproduce(["3"], asked, store)
+    assert store.read_record("records/sweep.json") == record
+
+
+def test_what_all_are_compared_with_has_to_be_there(tmp_path: Path) -> None:
+    state = Experiment(
+        tiny.settings(training={"plan": {"epochs": 1, "learning_rate": 1e30}}), Store(tmp_path)
+    )
+    with pytest.raises(TrainingDiverged, match="finite loss"):
+        state.do(("train", "cross-entropy", 0.0, 0), lambda share: None)
+    for strength in (0.1, 1.0):
+        state.do(("train", "gradient-norm", strength, 0), lambda share: None)
+    assert [sweep.objective for sweep in state.sweeps] == ["pgd"]
+    for strength in (0.5, 1.5):
+        state.do(("train", "pgd", strength, 0), lambda share: None)
+    del state.missing, state.sweeps
+    with pytest.raises(PagsError, match="a sweep with three strengths whose trainings did not diverge"):
+        assert state.sweeps
+
+
+# --- looking after a folder ------------------------------------------------------------------------------
+
+
+def flipped(path: Path) -> None:
+    """Change one bit of the last number."""
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_result_is_made_anew(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed / "numbers", tmp_path / "numbers")
+    state = Numbers(Store(tmp_path))
+    first, second = state.result("first", 3), state.result("second", 3)
+    flipped(tmp_path / first.file)
+    flipped(tmp_path / second.file)
+    assert second.value()["number"].tolist() == [1003.0, 3.0]
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["store", *words])
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out + said.err
+
+
+def test_verify_names_what_is_damaged(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    status, said = command(capsys, "verify", str(tmp_path))
+    assert (status, "49 artefacts are whole, 0 damaged" in said) == (0, True)  # and the plan
+    damaged = next((tmp_path / "numbers").iterdir())
+    flipped(damaged)
+    status, said = command(capsys, "verify", str(tmp_path))
+    assert (status, "48 artefacts are whole, 1 damaged" in said) == (1, True)
+    assert damaged.name in said
+    assert command(capsys, "verify", str(tmp_path / "none"))[0] == 2
+
+
+def test_gc_removes_what_nobody_needs_and_nothing_else(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    store, state = Store(tmp_path), Numbers(Store(tmp_path))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    store.write_bytes(state.result("first", 1).state, b"of finished work")
+    kept = store.write_bytes(state.result("first", 99).state, b"of work that is not finished")
+    here = plan.Holder.here().host
+    (tmp_path / "numbers" / f".writing-{here}-{ended_process()}-x").touch()
+    alive = tmp_path / "numbers" / f".writing-{here}-{os.getpid()}-x"
+    alive.touch()
+    lease(tmp_path, age=plan.LEASE + 1)
+    assert command(capsys, "gc", str(tmp_path))[1].startswith("removed 3 files")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before | {kept, alive}
+
+
+def test_export_takes_what_is_finished_elsewhere(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sweep.zip"
+    assert command(capsys, "export", str(undisturbed), str(out))[0] == 0
+    shutil.unpack_archive(out, tmp_path / "there")
+    assert contents(tmp_path / "there") == contents(undisturbed)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["numbers"]
+    status, said = command(capsys, "export", str(undisturbed), str(out))
+    assert (status, "which exists" in said) == (2, True)
+
+
 # --- how far a run is ------------------------------------------------------------------------------------
 
 
@@ -313,6 +494,8 @@ def going_on(tmp_path: Path) -> Iterator[Path]:
     tasks = [*state.tasks(), Task("bad", 1, ("first", -1), 0, state.result("first", -1).file)]
     with pytest.raises(TrainingDiverged):
         run_tasks(tasks, lambda: state, store=store, run="numbers")
+    for log in (tmp_path / "runs").glob("*.jsonl"):
+        log.unlink()
     for task in tasks[:2]:
         state.do(task.what, lambda share: None)
         plan.note(tmp_path, task.file, task.cost, 60.0)

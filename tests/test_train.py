@@ -76,7 +76,7 @@ def test_progress_goes_on_while_the_accuracies_are_measured(tmp_path: Path) -> N
 
 def test_the_record_says_everything(finished: tuple[Store, Record, list[Record]]) -> None:
     store, record, rows = finished
-    assert record == json.loads((store.root / record["files"][1]).read_text())
+    assert record == store.read_record(record["files"][1])
     assert record["settings"] == QUICK.model_dump(mode="json")
     training = record["training"]
     assert (training["preset"], training["seed"]) == ("ours", 0)

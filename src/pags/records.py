@@ -133,6 +133,8 @@ class SweepRecord(TypedDict):
     sweeps: list[SweepLine]
     models: list[ModelRecord]
     """The untrained control, the standard network, then every sweep's."""
+    missing: NotRequired[list[Record]]
+    """Models that were asked for and are not there: `objective`, `strength`, `reason`."""
 
 
 class AuditRecord(TypedDict):

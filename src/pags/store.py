@@ -1,12 +1,14 @@
 """The only room that writes artefacts: safetensors and JSON, whole or not at all, named by content.
 
-An artefact's name ends in a fingerprint of everything it was computed from. What exists is
-therefore right, and a run that was killed continues by asking what exists.
+An artefact's name ends in a fingerprint of everything it was computed from. What exists is therefore right,
+and a run that was killed continues by asking what exists. Each artefact holds a checksum of its content,
+which is verified whenever it is read.
 """
 
 import hashlib
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,7 +33,11 @@ def fingerprint(recipe: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+class DamagedArtefact(PagsError):
+    """An artefact is not what was written; made anew, it is the same."""
+
+
+@dataclass(frozen=True, init=False)
 class Store:
     """A folder of artefacts.
 
@@ -44,7 +50,8 @@ class Store:
 
     root: Path
 
-    def __post_init__(self) -> None:
+    def __init__(self, root: Path | str) -> None:
+        object.__setattr__(self, "root", Path(root))
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
@@ -91,15 +98,27 @@ class Store:
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> Path:
         """Write plain data as JSON, readable and in the given order."""
-        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(_sealed(record), indent=1, allow_nan=False, ensure_ascii=False)
         return self.write_bytes(name, text.encode() + b"\n")
 
     def read_record(self, name: str) -> Record:
-        """Read back what `write_record` wrote."""
+        """Read back what `write_record` wrote.
+
+        Raises:
+            DamagedArtefact: it is not what was written.
+            PagsError: it cannot be read.
+        """
+        with _readable(self.path(name)):
+            return _unsealed(json.loads(self.path(name).read_text()))
+
+    def finished(self, record: str, tensors: str, key: str) -> Record | None:
+        """A record of this key whose tensors are there too; None where either is missing, damaged or of
+        another key."""
         try:
-            return json.loads(self.path(name).read_text())
-        except (OSError, ValueError) as error:
-            raise _unreadable(self.path(name), error) from error
+            found = self.read_record(record)
+            return found if found.get("key") == key and self.read_tensors(tensors) else None
+        except PagsError:
+            return None
 
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None
@@ -108,7 +127,8 @@ class Store:
         # Copies, for the format refuses tensors that share memory, as tied weights do.
         whole = torch.contiguous_format
         plain = {key: value.detach().cpu().clone(memory_format=whole) for key, value in tensors.items()}
-        return self.write_bytes(name, to_safetensors(plain, {"about": json.dumps(about or {})}))
+        sealed = json.dumps(_sealed(about or {}, plain))
+        return self.write_bytes(name, to_safetensors(plain, {"about": sealed}))
 
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], Record]:
         """Read back what `write_tensors` wrote: the tensors and what is said about them."""
@@ -117,7 +137,9 @@ class Store:
     def read_about(self, name: str) -> Record:
         """What is said about the tensors, without reading them."""
         with _opened(self.path(name)) as file:
-            return json.loads((file.metadata() or {}).get("about", "{}"))
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+        about.pop(CHECKSUM, None)
+        return about
 
     def slot(self, name: str) -> "Slot":
         """The place of one unfinished work's state."""
@@ -138,10 +160,13 @@ class Slot:
         self.store.write_tensors(self.name, tensors, skeleton)
 
     def read(self) -> Record | None:
-        """The state, or None where none was saved."""
+        """The state, or None where none was saved, or not this one: then the work begins again."""
         if not self.store.has(self.name):
             return None
-        tensors, skeleton = self.store.read_tensors(self.name)
+        try:
+            tensors, skeleton = self.store.read_tensors(self.name)
+        except DamagedArtefact:
+            return None
         return _put_tensors(skeleton, tensors)
 
     def clear(self) -> None:
@@ -153,29 +178,66 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Record]:
     """The tensors of a safetensors file, and the plain data its `about` metadata holds.
 
     Raises:
-        PagsError: the file is missing, truncated or of another format.
+        DamagedArtefact: the file is truncated, of another format, or not what was written.
+        PagsError: the file is missing or cannot be read.
     """
     with _opened(path) as file:
-        about = json.loads((file.metadata() or {}).get("about", "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        said = dict(file.metadata() or {})
+        about = _unsealed(json.loads(said.pop("about", "{}")), tensors)
+        if any(CHECKSUM in text for text in said.values()):
+            raise ValueError("what it says about its tensors goes by another name")
+        return tensors, about
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file; what is wrong with it becomes one line."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What is wrong with a file that is read inside becomes one line."""
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
+        yield
     except (OSError, SafetensorError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise (PagsError if isinstance(error, OSError) else DamagedArtefact)(
+            "a readable artefact of pags",
+            got=f"{path} ({error})",
+            suggestion="removing the file and running again",
+        ) from error
 
 
-def _unreadable(path: Path, error: Exception) -> PagsError:
-    return PagsError(
-        "a readable artefact of pags",
-        got=f"{path} ({error})",
-        suggestion="removing the file and running again",
-    )
+CHECKSUM, SEAL = "checksum", re.compile(".{7}[0-9a-f]{16}")
+"""The last entry of every record and of what is said about tensors, and what its value looks like."""
+
+
+def _sealed(record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Record:
+    """A record with the checksum of itself, and of tensors that it is about."""
+    digest = hashlib.sha256(json.dumps(record, allow_nan=False).encode())
+    for name, tensor in sorted((tensors or {}).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return {**record, CHECKSUM: f"sha256:{digest.hexdigest()[:16]}"}
+
+
+def _unsealed(record: Record, tensors: Mapping[str, Tensor] | None = None) -> Record:
+    """The record itself; one of earlier times has no checksum.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("it is no record")
+    *rest, last = list(record.items()) or [("", "")]
+    sealed = isinstance(last[1], str) and SEAL.fullmatch(last[1])
+    if not sealed and CHECKSUM not in record:
+        return record
+    if _sealed(dict(rest), tensors) != record:
+        raise ValueError("its checksum is another: the file was changed after it was written")
+    return dict(rest)
 
 
 _TENSOR, _PAIRS = "__tensor__", "__pairs__"

@@ -36,6 +36,7 @@ COMMANDS = {
         "Weights out of a foreign checkpoint as safetensors; no code of the file is ever run.",
     ),
     "sweep": ("sweep", "How far a run is that goes on elsewhere, or was interrupted."),
+    "store": ("store", "Look after what was kept: verify it, clear leftovers, take it elsewhere."),
     "data": ("data", "List, fetch, prepare and look at images."),
     "lpips": ("look", "The perceptual distance of two images (LPIPS, AlexNet): 0 for equal ones."),
     "report": ("demo", "Draw figures and pages again, from the records alone."),

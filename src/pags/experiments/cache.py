@@ -27,7 +27,7 @@ from pags.experiments.plan import FAILURES, claimed, failure, name_of
 from pags.records import Record
 from pags.score.load import export
 from pags.score.unet import UNetDenoiser
-from pags.store import Slot, Store, fingerprint
+from pags.store import DamagedArtefact, Slot, Store, fingerprint
 from pags.training.fit import EpochRecord, Plan, epochs
 from pags.training.objectives import Objective
 from pags.training.parallel import make_fabric
@@ -234,7 +234,12 @@ class Made(Generic[T]):
         changes the last digits of a convolution, and a run that continues must measure the same.
         """
         self.ensure(report)
-        tensors = self.cache.store.read_tensors(self.file)[0]
+        try:
+            tensors = self.cache.store.read_tensors(self.file)[0]
+        except DamagedArtefact:
+            self.cache.store.path(self.file).unlink(missing_ok=True)
+            self.ensure(report)
+            tensors = self.cache.store.read_tensors(self.file)[0]
         if self.stage.blank is None:
             return {n: column.to(self.cache.device) for n, column in tensors.items()}  # type: ignore[return-value]
         network = self.blank()

@@ -159,7 +159,7 @@ def run_distractor(
 ) -> Record:
     """Train and measure; what the store already holds is not done again."""
     key = fingerprint([identity(settings), identity(common), REVISION])
-    if store.has(RECORD) and store.has(GALLERY) and (record := store.read_record(RECORD)).get("key") == key:
+    if record := store.finished(RECORD, GALLERY, key):
         return record
     state = Distractor(settings, common, store)
     make = (lambda: state) if engine == "inline" else partial(Distractor, settings, common, store)

@@ -20,6 +20,7 @@ from pags.auditing.result import model_record
 from pags.auditing.run import settings_of
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load_data
+from pags.errors import PagsError, TrainingDiverged
 from pags.experiments.cache import Cache, Columns, Made, Report, columns, identity
 from pags.experiments.classifiers import (
     STANDARD,
@@ -32,6 +33,7 @@ from pags.experiments.classifiers import (
 )
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.estimators import Estimators
+from pags.experiments.plan import failure
 from pags.experiments.settings import ExperimentSettings, Sweep
 from pags.measure.robustness import off_manifold_share
 from pags.measure.statistics import Interval, mean_intervals
@@ -121,6 +123,10 @@ class Experiment:
         sweeps = self.settings.sweeps
         return [("cross-entropy", 0.0)] + [(s.objective, v) for s in sweeps for v in s.strengths if v > 0]
 
+    def made(self) -> list[tuple[str, float]]:
+        """Those of them that the sweeps have: the others are missing."""
+        return self.subjects()[:1] + [(s.objective, v) for s in self.sweeps for v in s.strengths if v > 0]
+
     def training(self, objective: str, strength: float, repeat: int = 0) -> Training:
         """How the model of an objective and strength is trained."""
         base = self.settings.training.with_(seed=self.settings.seed, objective=objective, strength=strength)
@@ -209,8 +215,44 @@ class Experiment:
         return subject.network
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
-        """Do one task."""
-        self.result(what).ensure(report)
+        """Do one task; that a robust training diverged is a result too, which `missing` tells."""
+        try:
+            self.result(what).ensure(report)
+        except TrainingDiverged:
+            if what[1] not in {sweep.objective for sweep in self.settings.sweeps} or not what[2]:
+                raise  # all others are compared with it
+
+    @cached_property
+    def missing(self) -> list[Record]:
+        """The models of sweeps whose training diverged, with the reason, once all tasks are done."""
+        found = list[Record]()
+        for objective, strength in self.subjects()[1:]:
+            networks = [self.model(objective, strength, r).network for r in range(self.settings.repeats)]
+            whys = [failure(self.store.root, made.file) for made in networks if isinstance(made, Made)]
+            for why in [why for why in whys if why][:1]:
+                model = {"objective": short_name(objective), "strength": strength}
+                found.append(model | {"reason": f"its training diverged: {why['got'].partition(';')[0]}"})
+        return found
+
+    @cached_property
+    def sweeps(self) -> list[Sweep]:
+        """The sweeps without the strengths that are missing.
+
+        Raises:
+            PagsError: none has three strengths left.
+        """
+        gone = {(entry["objective"], entry["strength"]) for entry in self.missing}
+        found = list[Sweep]()
+        for sweep in self.settings.sweeps:
+            left = tuple(s for s in sweep.strengths if (short_name(sweep.objective), s) not in gone)
+            found += [sweep.model_copy(update={"strengths": left})] if len(left) > 2 else []
+        if not found:
+            raise PagsError(
+                "a sweep with three strengths whose trainings did not diverge",
+                got="; ".join(f"{e['objective']} {e['strength']:g}: {e['reason']}" for e in self.missing),
+                suggestion="smaller strengths or a lower learning rate",
+            )
+        return found
 
     # Records ------------------------------------------------------------------------------------------------
 
@@ -219,7 +261,7 @@ class Experiment:
         asked, data = self.settings, self.data
         basis = self.evaluation.parts[0].basis
         assert basis is not None
-        return {
+        record: SweepRecord = {
             "key": key,
             "settings": asked.model_dump(mode="json"),
             "data": {
@@ -229,9 +271,12 @@ class Experiment:
             },
             "estimators": self.estimators.about(),
             "chance": {"rho2": 1 - basis.shape[2] / basis.shape[1], "k": basis.shape[2]},
-            "sweeps": [line(sweep) for sweep in asked.sweeps],
-            "models": [self.model_record(UNTRAINED, 0.0), *(self.model_record(*s) for s in self.subjects())],
+            "sweeps": [line(sweep) for sweep in self.sweeps],
+            "models": [self.model_record(UNTRAINED, 0.0), *(self.model_record(*s) for s in self.made())],
         }  # fmt: skip
+        if self.missing:
+            record["missing"] = self.missing
+        return record
 
     def model_record(self, objective: str, strength: float) -> ModelRecord:
         """The record of one model over all seeds."""
@@ -253,7 +298,7 @@ class Experiment:
 
     def _accuracy_lost(self, objective: str, runs: Sequence[Columns]) -> Interval:
         """Accuracy below the best model of the sweep, paired by image and seed."""
-        sweep = next((s for s in self.settings.sweeps if s.objective == objective), self.settings.sweeps[0])
+        sweep = next((s for s in self.sweeps if s.objective == objective), self.sweeps[0])
         others = [self.runs(sweep.objective, strength) for strength in sweep.strengths]
         best = max(others, key=lambda model: sum(float(each["correct"].mean()) for each in model))
         lost = [{"lost": b["correct"] - own["correct"]} for b, own in zip(best, runs, strict=True)]
@@ -272,7 +317,7 @@ class Experiment:
             "images": images.images, "labels": images.labels, "directions": directions,
             "directions on": torch.stack([project(direction, basis) for direction in directions]),
         }  # fmt: skip
-        for subject in (self.untrained(), *(self.model(*one) for one in self.subjects())):
+        for subject in (self.untrained(), *(self.model(*one) for one in self.made())):
             network = network_of(subject)
             for target in evaluation.targets:
                 found |= _named(pictures(network, evaluation, chosen, target), subject.name, target)
@@ -324,20 +369,23 @@ def run_sweeps(
         The record; the pictures are in `GALLERY`.
 
     Raises:
-        PagsError: something cannot be written, or a training diverged; what was finished is kept.
+        PagsError: something cannot be written, or a training diverged that all models are compared with; what
+            was finished is kept.
     """
     experiment = Experiment(settings, store)
     experiment.check()
     key = fingerprint(
         {"settings": identity(settings), "data": identity(experiment.data.test), "revision": REVISION}
     )
-    if store.has(RECORD) and store.has(GALLERY) and (record := store.read_record(RECORD)).get("key") == key:
+    if record := store.finished(RECORD, GALLERY, key):
         return record  # type: ignore[return-value]
     run_tasks(
         experiment.tasks(),
         (lambda: experiment) if engine == "inline" else partial(Experiment, settings, store),
         engine=engine, device=settings.device, progress=progress, store=store, run="sweeps", **where,
     )  # fmt: skip
+    for entry in experiment.missing:
+        progress(f"left out: {entry['objective']} {entry['strength']:g}, {entry['reason']}", 1.0)
     progress("writing the records", 1.0)
     store.write_tensors(GALLERY, experiment.gallery(), {"key": key})
     found = experiment.sweep_record(key)

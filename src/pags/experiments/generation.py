@@ -156,7 +156,7 @@ def along_sweep(experiment: Experiment, objective: str) -> list[Followed]:
     Raises:
         UsageError: the settings have no sweep of this objective.
     """
-    sweeps = {sweep.objective: sweep for sweep in experiment.settings.sweeps}
+    sweeps = {sweep.objective: sweep for sweep in experiment.sweeps}
     if objective not in sweeps:
         raise UsageError(
             f"a sweep among {', '.join(sweeps)}", got=repr(objective), suggestion=next(iter(sweeps))

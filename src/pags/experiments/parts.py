@@ -132,7 +132,7 @@ class Parts:
     def smoothgrad(self) -> Record:
         """What SmoothGrad adds along one sweep."""
         assert self.sweep
-        sweep = next(s for s in self.settings.sweeps if s.objective == self.objective)
+        sweep = next(s for s in self.experiment.sweeps if s.objective == self.objective)
         return smoothgrad.smoothgrad_along(
             self.experiment,
             sweep,
@@ -150,7 +150,7 @@ class Parts:
     @property
     def objective(self) -> str:
         """The sweep in which the phenomena are studied: l2-PGD's, or the first there is."""
-        objectives = [sweep.objective for sweep in self.settings.sweeps]
+        objectives = [sweep.objective for sweep in self.experiment.sweeps]
         return "pgd" if "pgd" in objectives else objectives[0]
 
     def _part(self, name: str) -> Progress:

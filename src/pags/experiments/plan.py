@@ -114,9 +114,11 @@ def _take(lease: Path) -> bool:
         lease.parent.mkdir(exist_ok=True)
         with lease.open("x") as file:
             json.dump(vars(Holder.here()), file)
-    except FileExistsError:
-        return False
     except OSError as error:
+        if isinstance(error, FileExistsError) and lease.parent.is_dir():
+            return False
+        with suppress(OSError):
+            lease.unlink(missing_ok=True)  # it says nothing
         raise PagsError(
             f"room and permission to write {lease}",
             got=error.strerror,

@@ -130,7 +130,7 @@ def run_transfer(
     state = Transfer(settings, store)
     models = [state.model(strength).network for strength in state.strengths]
     key = fingerprint([identity(state.evaluation()), identity(models), settings.gallery, REVISION])
-    if store.has(RECORD) and (record := store.read_record(RECORD)).get("key") == key and store.has(GALLERY):
+    if record := store.finished(RECORD, GALLERY, key):
         return record
     run_tasks(
         state.tasks(), (lambda: state) if engine == "inline" else partial(Transfer, settings, store),

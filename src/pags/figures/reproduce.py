@@ -229,13 +229,20 @@ def by_seed(experiment: Experiment, objective: str, strengths: Sequence[float]) 
 def _of_sweeps(parts: Parts) -> list[ClaimRecord]:
     made, found = parts.experiment, list[ClaimRecord]()
     assert made.settings.measures.norm is not None
-    for sweep in made.settings.sweeps:
-        found += claims.judge_sweep(
+    for sweep in made.sweeps:
+        records = claims.judge_sweep(
             by_seed(made, sweep.objective, sweep.strengths), objective=short_name(sweep.objective),
             norm=made.settings.measures.norm, control=made.runs(UNTRAINED, 0.0), seed=made.settings.seed,
             kind=made.evaluation.kind("predicted class") or "predicted class",
         )  # fmt: skip
+        gone = [m for m in made.missing if m["objective"] == short_name(sweep.objective)]
+        said = "; ".join(f"without strength {m['strength']:g}: {m['reason']}" for m in gone)
+        found += [_noted(record, said) for record in records]
     return found
+
+
+def _noted(record: ClaimRecord, said: str) -> ClaimRecord:
+    return {**record, "note": "; ".join(n for n in (record.get("note"), said) if n)} if said else record
 
 
 def _of_score(parts: Parts) -> list[ClaimRecord]:
@@ -278,7 +285,7 @@ def _of_generation(parts: Parts) -> list[ClaimRecord]:
 def _of_smoothgrad(parts: Parts) -> list[ClaimRecord]:
     assert parts.smoothgrad
     made = parts.experiment
-    sweep = next(s for s in made.settings.sweeps if s.objective == parts.objective)
+    sweep = next(s for s in made.sweeps if s.objective == parts.objective)
     evaluation = smooth_evaluation(made, LEVELS, parts.settings.smoothgrad_samples)
     columns = [
         made.columns(made.model(sweep.objective, strength), evaluation) for strength in sweep.strengths
