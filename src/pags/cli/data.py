@@ -107,11 +107,11 @@ def prepare(
 
 def show(
     spec: Annotated[str, typer.Argument(help="A data set, as everywhere: mnist, folder:PATH?size=32, …")],
-    out: Annotated[Path | None, typer.Option(help="PNG file for a sheet of training images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file for a contact sheet of training images.")] = None,
     folder: Folder = None,
-    seed: Annotated[int, typer.Option(help="Names the sample on the sheet.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample on the contact sheet.")] = 0,
 ) -> None:
-    """Counts, shape, classes, mean and deviation of a data set, and a sheet of its images."""
+    """Counts, shape, classes, mean and deviation of a data set, and a contact sheet of its images."""
     from pags.data.sheet import contact_sheet
     from pags.data.sources import load_data
     from pags.store import Store

@@ -1,4 +1,4 @@
-"""Telling a person how far the work is: a bar on a terminal; elsewhere a line a job, and one a minute."""
+"""Progress: a bar on a terminal; elsewhere a line per job, and one per minute."""
 
 import time
 from types import TracebackType

@@ -179,7 +179,7 @@ class PGD:
         return self.perturb(model, images, labels, self.start(images, draws))
 
     def _into_ball(self, images: Images, delta: Images, clip: bool) -> Images:
-        """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
+        """The perturbation projected onto the ball, then clipped to the pixel range, which shortens it."""
         project = BALLS[self.norm].project
         within = project(delta, self.radius)
         if not clip:
