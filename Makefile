@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types docs dist bench clean
 
 demo: .venv/.installed
 	$(BIN)/pags demo
@@ -17,8 +17,18 @@ lint: .venv/.installed-with-tests
 types: .venv/.installed-with-tests
 	$(BIN)/mypy
 
+# The site in site/, with warnings as errors; it needs no network to be read.
+docs: .venv/.installed-with-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The wheel and the source archive in dist/.
+dist: .venv/.installed-with-docs
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv pags-out
+	rm -rf .venv pags-out site dist
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: expected Python 3.11 or newer; got $$($(PYTHON) --version); try make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -32,6 +42,10 @@ clean:
 .venv/.installed-with-tests: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch .venv/.installed $@
+
+.venv/.installed-with-docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' build twine
+	@touch $@
 
 # Ratios of times and peak memory, measured here; the machine must be left alone meanwhile (about ten minutes).
 bench: .venv/.installed-with-tests

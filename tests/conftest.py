@@ -60,6 +60,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:FutureWarning")
 
 
+SLOW = (
+    "test_cli.py::test_ctrl_c", "test_cli.py::test_theory_prints", "test_cli.py::test_the_paper_in_100_lines",
+    "test_demo.py::", "test_docs.py::test_snippets_run", "test_notebooks.py::test_a_notebook_runs",
+    "test_parallel.py::test_a_killed_process", "test_parallel.py::test_two_processes",
+    "test_reproduce.py::", "test_site.py::test_the_site_builds",
+)  # fmt: skip
+"""Beginnings of the names of tests that take more than about 15 seconds; so do those with a Ray cluster."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them, so that -m "not slow" is the fast suite."""
+    for item in items:
+        of_ray = {"cluster", "spread"} & set(getattr(item, "fixturenames", ()))
+        if of_ray or any(f"tests/{name}" in item.nodeid or item.nodeid.startswith(name) for name in SLOW):
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def global_state_untouched() -> Iterator[None]:
     """The law that nothing in the package draws from, or seeds, a global generator.

@@ -4,6 +4,8 @@ The drawing is that of the pages: the same records, the same figures. Matplotlib
 drawn.
 """
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -192,6 +194,15 @@ def table_of(record: Mapping[str, Any]) -> list[Record]:
     ]  # fmt: skip
 
 
+def csv_of(result: Result) -> bytes:
+    """The numbers of a result as a CSV file, rows as in `to_pandas()`."""
+    rows, buffer = view(result).rows(), io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, rows[0] if rows else ["quantity"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
 def _drawn(data: FigureData, ax: Any) -> Any:
     from pags.report.charts import draw_curves, draw_panel
     from pags.report.grids import draw_grid
@@ -244,8 +255,28 @@ def _screen(template: str, record: Mapping[str, Any], content: Record) -> str:
     return f'<iframe title="{content["title"]}" style="{style}" srcdoc="{escape(html)}"></iframe>'
 
 
+class _View:
+    """What all views share; each has `text`, `html`, `plot`, `rows` and `save`, and some a `folder`."""
+
+    def show(self: Any, n: int) -> Any:
+        return self.plot()
+
+    def to_pandas(self: Any) -> Any:
+        return _frame(self.rows())
+
+    def report(self: Any, folder: Path | None) -> Path:
+        from pags.report.pages import write_report
+
+        own = getattr(self, "folder", None)
+        if (place := folder or own) is None:
+            raise UsageError("a folder for the page", got="none", suggestion='.report("pags-out/audit")')
+        if place != own:
+            self.save(place)
+        return write_report(place)[-1]
+
+
 @dataclass(frozen=True)
-class _DataView:
+class _DataView(_View):
     """Of images: counts, and a contact sheet."""
 
     parts: Mapping[str, ImageSet]
@@ -271,18 +302,14 @@ class _DataView:
     def show(self, n: int) -> Any:
         return self.plot(n)
 
-    def to_pandas(self) -> Any:
-        return _frame(
-            [
-                {"part": name, "label": int(label), "class": part.classes[int(label)]}
-                for name, part in self.parts.items()
-                for label in part.labels
-            ]
-        )
+    def rows(self) -> list[Record]:
+        return [
+            {"part": name, "label": label, "class": part.classes[label]}
+            for name, part in self.parts.items()
+            for label in part.labels.tolist()
+        ]
 
     def save(self, folder: Path) -> list[Path]:
-        import io
-
         import numpy as np
 
         names = {"": ("images", "labels"), "training": ("x_train", "y_train"), "test": ("x_test", "y_test")}
@@ -294,9 +321,6 @@ class _DataView:
         np.savez_compressed(buffer, **arrays)
         return [Store(folder).write_bytes(f"{first.name}.npz", buffer.getvalue())]
 
-    def report(self, folder: Path | None) -> Path:
-        raise UsageError("an audit or a sweep, which have a page", got="images", suggestion=".show(32)")
-
     def _sheet(self, n: int) -> bytes:
         from pags.data.sheet import contact_sheet
 
@@ -306,7 +330,7 @@ class _DataView:
 
 
 @dataclass(frozen=True)
-class _AuditView:
+class _AuditView(_View):
     """Of audits, one or several: the audit's record and the tensors beside it."""
 
     record: AuditRecord
@@ -374,25 +398,20 @@ class _AuditView:
         return _drawn(grid("", lines), None)
 
     def to_pandas(self) -> Any:
-        if self.columns is not None:
-            return _frame({name: column.numpy() for name, column in self.columns.items()})
-        return _frame(table_of(self.record))
+        columns = self.columns
+        return _frame(self.rows() if columns is None else {n: v.numpy() for n, v in columns.items()})
+
+    def rows(self) -> list[Record]:
+        return table_of(self.record)
 
     def save(self, folder: Path) -> list[Path]:
         from pags.experiments.audit import write_audit
 
         return write_audit(Store(folder), self.record, dict(self.tensors))
 
-    def report(self, folder: Path | None) -> Path:
-        from pags.report.pages import write_audit_report
-
-        store = Store(_folder(folder, self.folder))
-        self.save(store.root)
-        return write_audit_report(store, self.record, self.tensors)[-1]
-
 
 @dataclass(frozen=True)
-class _SweepView:
+class _SweepView(_View):
     """Of a reproduction: its record and folder, where the sweeps' record and gallery lie."""
 
     record: ReproductionRecord
@@ -447,41 +466,30 @@ class _SweepView:
         lines = sweeps.gradient_lines(sweep, gallery, line, sweeps.targets(sweep)[0])
         return _drawn(grid("", lines), None)
 
-    def to_pandas(self) -> Any:
-        return _frame(table_of(self.sweep or {"parts": {}}))
+    def rows(self) -> list[Record]:
+        return table_of(self.sweep or {"parts": {}})
 
     def save(self, folder: Path) -> list[Path]:
         from shutil import copytree
 
-        copytree(self.folder / "records", folder / "records", dirs_exist_ok=True)
+        if folder.resolve() != self.folder.resolve():
+            copytree(self.folder / "records", folder / "records", dirs_exist_ok=True)
         return sorted((folder / "records").iterdir())
-
-    def report(self, folder: Path | None) -> Path:
-        from pags.report.pages import write_reproduction
-
-        place = _folder(folder, self.folder)
-        if place != self.folder:
-            self.save(place)
-        return write_reproduction(Store(place), self.record)[-1]
 
 
 @dataclass(frozen=True)
-class _TheoryView:
+class _TheoryView(_View):
     """Of the exact laboratory."""
 
     record: Record
     folder: Path
 
     def text(self) -> str:
-        rows = [row for part in self.record["parts"].values() for row in part["rows"]]
-        return "\n".join(
-            [f"The exact laboratory: {len(rows)} predictions, seed {self.record['seed']}"]
-            + [
-                f"  {name.replace('_', ' '):16}{sum(r['verdict'] == 'supported' for r in part['rows'])} of "
-                f"{len(part['rows'])} supported"
-                for name, part in self.record["parts"].items()
-            ]
-        )
+        lines = [f"The exact laboratory, seed {self.record['seed']}"]
+        for name, part in self.record["parts"].items():
+            held = sum(row["verdict"] == "supported" for row in part["rows"])
+            lines.append(f"  {name.replace('_', ' '):16}{held} of {len(part['rows'])} supported")
+        return "\n".join(lines)
 
     def html(self) -> str:
         from pags.report.pages import theory_screen
@@ -496,27 +504,11 @@ class _TheoryView:
             raise UsageError(f"a part among {', '.join(found)}", got=repr(part), suggestion="theorem_1")
         return _drawn(found[part], ax)
 
-    def show(self, n: int) -> Any:
-        return self.plot()
-
-    def to_pandas(self) -> Any:
-        return _frame(table_of(self.record))
+    def rows(self) -> list[Record]:
+        return table_of(self.record)
 
     def save(self, folder: Path) -> list[Path]:
         return [Store(folder).write_record("theory.json", self.record)]
-
-    def report(self, folder: Path | None) -> Path:
-        from pags.report.pages import write_theory
-
-        place = _folder(folder, self.folder)
-        self.save(place)
-        return write_theory(Store(place), self.record)[-1]
-
-
-def _folder(asked: Path | None, own: Path | None) -> Path:
-    if (found := asked or own) is None:
-        raise UsageError("a folder for the page", got="none", suggestion='.report("pags-out/audit")')
-    return found
 
 
 def view(thing: Any) -> Any:

@@ -11,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command_from_info, get_group
 
+from pags import __version__
+from pags.cli.output import ANYWHERE, Grouped, Output
 from pags.errors import PagsError, UsageError
 from pags.memory import keep_freed_memory
 
@@ -56,6 +58,9 @@ class Commands(TyperGroup):
             return None
         file = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=CONTEXT)
         import_module(f"pags.cli.{COMMANDS[cmd_name][0]}").register(file)
+        for each in (file, *(group.typer_instance for group in file.registered_groups)):
+            for info in each.registered_commands:
+                info.cls = Grouped
         for info in file.registered_commands:
             if (info.name or getattr(info.callback, "__name__", "")) == cmd_name:
                 return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
@@ -75,18 +80,28 @@ app = typer.Typer(
     help="Are an image classifier's input gradients perceptually aligned, and why?",
     epilog="Start with: pags demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings=CONTEXT,
 )
 
 
+def print_version(wanted: bool) -> bool:
+    """Answer `pags --version`, and end."""
+    if wanted:
+        print(f"pags {__version__}")
+        raise typer.Exit
+    return wanted
+
+
 @app.callback()
 def options(
-    debug: bool = typer.Option(
-        False, "--debug", help="Show the traceback of an error (also after a command)."
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=print_version, is_eager=True
     ),
+    debug: bool = typer.Option(False, "--debug", help=f"{ANYWHERE['--debug'][:-1]} (also after a command)."),
+    json: bool = typer.Option(False, "--json", help="Print the answer as JSON (also after a command)."),
+    quiet: bool = typer.Option(False, "--quiet", help="Print the answer alone (also after a command)."),
 ) -> None:
     """Are an image classifier's input gradients perceptually aligned, and why?"""
 
@@ -95,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; errors end in one line and status 1, or 2 where the request itself was wrong."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"] or ["--help"]
+    words = Output.choose(words) or ["--help"]
     if not debug:
         # torch announces deprecations of its own to us; they tell a user of pags nothing.
         warnings.filterwarnings("ignore", module=r"torch\.")

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.table import Table
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import interval_text, show_files
+from pags.cli.show import finish, interval_text, number_text, show_table
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, run_audit
 from pags.records import AuditRecord, ModelRecord
 from pags.report.pages import write_audit_report
@@ -51,18 +50,15 @@ def audit(
         written = write_audit_report(store, cast(AuditRecord, record), store.read_tensors(TENSORS)[0])
     for model in record["models"]:
         _show(model)
-    show_files([store.path(RECORD), store.path(TENSORS), *written])
+    finish(record, [store.path(RECORD), store.path(TENSORS), *written])
 
 
 def _show(model: ModelRecord) -> None:
     """The numbers of a model for the first target as a table, and its verdict; the page has the others."""
     console.print(f"\n{model['name']}", style="bold", markup=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("quantity")
-    table.add_column("mean [95 %]", no_wrap=True)
-    table.add_column("reference values")
+    found = []
     for row in rows(model, chosen=model["settings"]["targets"][:1]):
-        lines = ", ".join(f"{name} {value:.3g}" for name, value in row.lines.items())
-        table.add_row(row.title, interval_text(row.value, ".3g"), lines)
-    console.print(table)
+        lines = ", ".join(f"{name} {number_text(value)}" for name, value in row.lines.items())
+        found.append((row.title, interval_text(row.value), lines))
+    show_table(("quantity", "mean [95 %]", "reference values"), found)
     console.print(f"\n{verdict(model)}\n", markup=False)

@@ -85,7 +85,7 @@ def _classifier(tree: Any) -> "tuple[dict[str, Tensor], dict[str, Any]]":
 def _write(checkpoint: Path, out: Path, tensors: "dict[str, Tensor]", about: dict[str, Any]) -> None:
     import hashlib
 
-    from pags.cli.show import show_files
+    from pags.cli.show import finish
     from pags.store import Store
 
     with checkpoint.open("rb") as file:
@@ -93,7 +93,7 @@ def _write(checkpoint: Path, out: Path, tensors: "dict[str, Tensor]", about: dic
     origin = {"source": checkpoint.name, "sha256": digest}
     path = Store(out.parent).write_tensors(out.name, tensors, {**about, **origin})
     console.print(f"{len(tensors)} tensors of the {about['kind']} in {checkpoint.name}", markup=False)
-    show_files([path])
+    finish({"tensors": len(tensors), "kind": about["kind"]}, [path])
 
 
 def _list(tree: Any) -> None:
@@ -104,13 +104,16 @@ def _list(tree: Any) -> None:
 
     from pags.checkpoints import leaves
     from pags.checkpoints.bounds import shown
+    from pags.cli.show import finish
 
-    opaque: Counter[str] = Counter()
+    opaque, tensors = Counter[str](), dict[str, str]()
     for name, leaf in leaves(tree):
         if isinstance(leaf, Tensor):
-            kind = str(leaf.dtype).removeprefix("torch.")
-            console.print(f"{shown(name, 160)}  {tuple(leaf.shape)}  {kind}", markup=False)
+            about = f"{tuple(leaf.shape)}  {str(leaf.dtype).removeprefix('torch.')}"
+            tensors[shown(name, 160)] = about
+            console.print(f"{shown(name, 160)}  {about}", markup=False)
         else:
             opaque[leaf.name] += 1
     for name, count in opaque.most_common():
         console.print(f"opaque: {shown(name)}  {count} times", markup=False)
+    finish({"tensors": tensors, "opaque": {shown(name): count for name, count in opaque.items()}})

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import show_files
+from pags.cli.show import finish
 
 Folder = Annotated[
     Path | None,
@@ -52,6 +52,7 @@ def list_sources(folder: Folder = None) -> None:
     for name, about, state in rows:
         console.print(f"{name:30}{state:10}{about}", markup=False)
     console.print(f"\nThe folder is {place}.", markup=False)
+    finish({name: {"about": about, "state": state} for name, about, state in rows})
 
 
 def fetch(
@@ -78,7 +79,7 @@ def fetch(
     if name in WEIGHTS:
         known = "" if WEIGHTS[name].sha256 else " (not yet recorded in pags, so not compared)"
         console.print(f"sha256 {digest(paths[0], 'sha256')}{known}", markup=False)
-    show_files(paths)
+    finish({}, paths)
 
 
 def prepare(
@@ -100,16 +101,17 @@ def prepare(
     for part, about in parts.items():
         skipped = f", {len(about['skipped'])} left out (named in the JSON)" if about["skipped"] else ""
         console.print(f"{part}: {about['images']} images{skipped}", markup=False)
-    show_files([path, *(out / f"{part}-{kind}.npy" for part in parts for kind in ("images", "labels"))])
+    arrays = [out / f"{part}-{kind}.npy" for part in parts for kind in ("images", "labels")]
+    finish({"parts": parts}, [path, *arrays])
 
 
 def show(
     spec: Annotated[str, typer.Argument(help="A data set, as everywhere: mnist, folder:PATH?size=32, …")],
-    out: Annotated[Path | None, typer.Option(help="PNG file for a sheet of training images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file for a contact sheet of training images.")] = None,
     folder: Folder = None,
-    seed: Annotated[int, typer.Option(help="Names the sample on the sheet.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the sample on the contact sheet.")] = 0,
 ) -> None:
-    """Counts, shape, classes, mean and deviation of a data set, and a sheet of its images."""
+    """Counts, shape, classes, mean and deviation of a data set, and a contact sheet of its images."""
     from pags.data.sheet import contact_sheet
     from pags.data.sources import load_data
     from pags.store import Store
@@ -134,5 +136,7 @@ def show(
     }
     for name, value in rows.items():
         console.print(f"{name:14}{value}", markup=False)
-    if out is not None:
-        show_files([Store(out.parent).write_bytes(out.name, contact_sheet(data.train, seed=seed))])
+    sheet = (
+        [] if out is None else [Store(out.parent).write_bytes(out.name, contact_sheet(data.train, seed=seed))]
+    )
+    finish(rows, sheet)

@@ -8,7 +8,7 @@ import typer
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine
 from pags.cli.reproduce import said
-from pags.cli.show import show_claims, show_files
+from pags.cli.show import finish, show_claims
 from pags.experiments.experiment import GALLERY
 from pags.experiments.experiment import RECORD as SWEEP
 from pags.figures.reproduce import DEMO_FIGURES, ReproduceSettings
@@ -49,15 +49,22 @@ def demo(
         progress("drawing the figures", 1.0)
         written = write_reproduction(store, cast(ReproductionRecord, record))
     show_claims(record["claims"])
-    show_files([store.path(SWEEP), store.path(GALLERY), *written])
+    finish({"claims": record["claims"]}, [store.path(SWEEP), store.path(GALLERY), *written])
 
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished demo, reproduction, audit or theory.")],
+    table: Annotated[
+        Path | None, typer.Option(help="CSV file for every number of the records, instead of the pages.")
+    ] = None,
 ) -> None:
     """Draw figures and pages again, from the records alone."""
     from pags.errors import UsageError
+    from pags.plots import csv_of, load_results
 
     if not folder.is_dir():
         raise UsageError("a folder with records", got=folder, suggestion=f"pags demo --out {folder}")
-    show_files(write_report(folder))
+    if table is None:
+        finish({}, write_report(folder))
+    else:
+        finish({}, [Store(table.parent).write_bytes(table.name, csv_of(load_results(folder)))])

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import interval_text, show_files
+from pags.cli.show import finish, interval_text, show_table
 from pags.errors import UsageError
 from pags.experiments.classifiers import loaded
 from pags.experiments.experiment import RECORD as SWEEP
@@ -82,7 +81,7 @@ def generate(
     _show(record)
     accuracy = record["judge"]["accuracy"]
     console.print(f"\nThe network that recognises classes has accuracy {accuracy:.1%}.\n", markup=False)
-    show_files([store.path(RECORD), store.path(PANELS), *written])
+    finish(record, [store.path(RECORD), store.path(PANELS), *written])
 
 
 def _experiment(model: str, data: str | None, seed: int, config: Path | None, out: Path | None) -> Experiment:
@@ -122,14 +121,8 @@ def _show(record: dict[str, Any]) -> None:
         name = f"{task}: {'named' if synthesis else 'psnr'}"
         title = "recognised as the target class" if synthesis else "PSNR in dB"
         console.print(f"\n{task}: {title}", style="bold")
-        table = Table(box=None, pad_edge=False)
-        for heading in ("", "estimate [95 %]", "over the start"):
-            table.add_column(heading, no_wrap=True)
-        table.add_row("(the start)", _cell(record["starts"][name], ""))
+        rows = [("(the start)", interval_text(record["starts"][name]), "")]
         for model in record["models"]:
-            table.add_row(model["name"], _cell(model["means"][name], ""), _cell(model["gain"][name], "+"))
-        console.print(table)
-
-
-def _cell(found: dict[str, float], sign: str) -> str:
-    return interval_text(found, f"{sign}.2f")
+            change = interval_text(model["gain"][name], "+")
+            rows.append((model["name"], interval_text(model["means"][name]), change))
+        show_table(("model", "estimate [95 %]", "over the start"), rows)

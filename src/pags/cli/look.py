@@ -19,9 +19,12 @@ def lpips(
     b: Annotated[Path, typer.Argument(help="Another image of the same size.")],
 ) -> None:
     """The perceptual distance of two images (LPIPS, AlexNet): 0 for equal ones."""
+    from pags.cli.show import finish
     from pags.measure.lpips import lpips_of_files
 
-    console.print(f"{lpips_of_files(a, b):.4f}")
+    distance = lpips_of_files(a, b)
+    console.print(f"{distance:.4f}")
+    finish({"lpips": distance})
 
 
 def doctor() -> None:
@@ -31,6 +34,8 @@ def doctor() -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
+
+    from pags.cli.show import finish
 
     rows = {
         "python": platform.python_version(),
@@ -48,3 +53,4 @@ def doctor() -> None:
     rows["accelerators"] = ", ".join(cuda) or "none; everything runs on the CPU"
     for name, value in rows.items():
         console.print(f"{name:18}{value}", markup=False)
+    finish(rows)

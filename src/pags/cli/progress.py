@@ -1,11 +1,26 @@
-"""Telling a person how far the work is: a bar on a terminal; elsewhere a line a job, and one a minute."""
+"""Progress: a bar on a terminal; elsewhere a line per job, and one per minute."""
 
 import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from pags.cli.output import Output
+
+
+class Console(RichConsole):
+    """The terminal, which says nothing where another form of the answer was asked for."""
+
+    @property
+    def quiet(self) -> bool:
+        return Output.form != "text"
+
+    @quiet.setter
+    def quiet(self, value: bool) -> None:
+        """It is decided by the words of the command alone."""
+
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -25,7 +40,7 @@ class ProgressLine:
         self._task = self._bar.add_task("starting", total=1.0, left="")
 
     def __enter__(self) -> Self:
-        if console.is_terminal:
+        if console.is_terminal and not console.quiet:
             self._bar.start()
         return self
 

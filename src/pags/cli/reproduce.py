@@ -8,11 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, cast
 
 import typer
-from rich.table import Table
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console, duration
-from pags.cli.show import show_claims, show_files
+from pags.cli.show import finish, show_claims, show_table
 from pags.experiments.estimate import estimate
 from pags.experiments.estimate import plan as plan_of
 from pags.figures.catalogue import chosen
@@ -69,7 +68,7 @@ def reproduce(
         progress("drawing the figures", 1.0)
         written = write_reproduction(store, cast(ReproductionRecord, record))
     show_claims(record["claims"])
-    show_files(written)
+    finish({"claims": record["claims"]}, written)
 
 
 def said() -> str:
@@ -94,20 +93,17 @@ def _plan(figures: Sequence[Figure], settings: ReproduceSettings, store: Store) 
     rows["disk"] = f"{found['disk'] / 2**20:.0f} MiB of weights"
     for name, value in rows.items():
         console.print(f"{name:10}{value}", markup=False)
+    finish(found)
 
 
 def _list(figures: Sequence[Figure], settings: ReproduceSettings, folder: Path) -> None:
     """What each figure needs, what its parts take here, and what is already there."""
     needed = list(dict.fromkeys(need for figure in figures for need in figure.needs))
     seconds = estimate(settings.resolved(needed))
-    table = Table(box=None, pad_edge=False)
-    for heading in ("figure", "shows", "paper", "needs", "there"):
-        table.add_column(heading)
-    for figure in figures:
-        there = (folder / "records" / f"{figure.stem}.json").is_file()
-        needs = ", ".join(figure.needs)
-        table.add_row(figure.name, figure.title, figure.place, needs, "yes" if there else "no")
-    console.print(table)
+    there = {figure.name: (folder / "records" / f"{figure.stem}.json").is_file() for figure in figures}
+    rows = [(f.name, "yes" if there[f.name] else "no", ", ".join(f.needs), f.title, f.place) for f in figures]
+    show_table(("figure", "there", "needs", "shows", "paper"), rows, needed=3)
+    finish({f.name: {"needs": list(f.needs), "there": there[f.name]} for f in figures} | {"seconds": seconds})
     if seconds is None:
         console.print("\nHow long it takes is not known before the data are here.")
         return

@@ -1,13 +1,12 @@
 """`pags theory`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import interval_text, show_files
+from pags.cli.show import finish, interval_text, number_text, show_table
 
 
 def register(app: typer.Typer) -> None:
@@ -37,18 +36,15 @@ def theory(
         written = write_theory(store, record)
     for name, part in record["parts"].items():
         console.print(f"\n{name.replace('_', ' ').capitalize()}", style="bold")
-        console.print(_table(part["rows"]))
+        _show(part["rows"])
     console.print("\nIntervals are over images or over runs, as the rules in theory.json say.\n")
-    show_files([store.path(RECORD), *written])
+    finish({name: part["rows"] for name, part in record["parts"].items()}, [store.path(RECORD), *written])
 
 
-def _table(rows: list[dict[str, object]]) -> Table:
-    """A line a row: claim, estimate with its interval, what was expected, verdict."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("claim", ratio=1)
-    for heading in ("estimate", "expected", "verdict"):
-        table.add_column(heading, no_wrap=True)
-    for row in rows:
-        expected = "" if row["expected"] is None else f"{row['expected']:.3g}"
-        table.add_row(str(row["claim"]), interval_text(row, ".3g"), expected, str(row["verdict"]))
-    return table
+def _show(rows: list[dict[str, Any]]) -> None:
+    """A line per row: claim, verdict, estimate with its interval, what was expected."""
+    found = [
+        (row["claim"], row["verdict"], interval_text(row), number_text(row["expected"]).replace("–", ""))
+        for row in rows
+    ]
+    show_table(("claim", "verdict", "estimate", "expected"), found)

@@ -8,7 +8,7 @@ import typer
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import show_files
+from pags.cli.show import finish
 from pags.experiments.training import TrainSettings
 from pags.experiments.training import train as run
 from pags.store import Store
@@ -66,7 +66,7 @@ def train(
         console.print(
             f"{what}: {number['estimate']:.1%} [{number['low']:.1%}, {number['high']:.1%}]", markup=False
         )
-    show_files([store.path(file) for file in record["files"]])
+    finish(record, [store.path(file) for file in record["files"]])
 
 
 def line(row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ OURS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errn
 """Errors of our disk rather than of the network."""
 
 Report = Callable[[str, float], None]
-"""Told what is being done, and the share of it that is finished."""
+"""Called with what is being done and the fraction completed."""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def super_resolve(
 
 
 def _near(starts: Images, moved: Images, radius: float | None) -> Images:
-    """The moved images cut to the ball around their starts, then to [0, 1], which brings them only nearer."""
+    """The images projected onto the ball around their starts, then clipped to [0, 1]."""
     if radius is not None:
         moved = starts + clip_norm(moved - starts, radius)
     return moved.clamp(0, 1)

@@ -30,7 +30,7 @@ RECORD = "theory.json"
 SHAPE = (1, 8, 8)
 
 Progress = Callable[[str, float], None]
-"""Told what is being done and which share of the whole is finished."""
+"""Called with what is being done and the fraction completed."""
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class PGD:
 def into_ball(
     images: Images, delta: Images, radius: float, norm: Norm = "l2", *, clip: bool = True
 ) -> Images:
-    """The perturbation cut to the ball, then to the pixel range, which can only shorten it."""
+    """The perturbation projected onto the ball, then clipped to the pixel range, which shortens it."""
     project = BALLS[norm].project
     within = project(delta, radius)
     if not clip:

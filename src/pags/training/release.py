@@ -114,7 +114,7 @@ def _scaled(x: Images, length: float, batch: Batch) -> Images:
 
 
 def _within(x: Images, radius: float, batch: Batch) -> Images:
-    """The whole batch cut to the ball."""
+    """The whole batch projected onto the ball."""
     norm = _norm(x, batch)
     return x * torch.where(norm > radius, radius / norm, 1.0).to(x)
 
