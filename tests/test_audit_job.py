@@ -233,6 +233,9 @@ def test_an_autoencoder_is_read_back_from_its_weights(tmp_path: Path) -> None:
     path = next((tmp_path / "autoencoders").iterdir())
     images = load_data("digits").test.images[:5]
     assert torch.equal(load_autoencoder(path)(images), network(images))
+    of_paper = built(lambda: Autoencoder((1, 16, 16), 3, (4, 5, 6), "pythae"), 0).eval()
+    read = load_autoencoder(store.write_tensors("pythae.safetensors", of_paper.state_dict()))
+    assert torch.equal(read(torch.zeros(2, 1, 16, 16)), of_paper(torch.zeros(2, 1, 16, 16)))
     denoiser = unet.value()
     assert denoiser.classes == 0  # 64 images are too few to know classes
     assert denoiser(images, 0.5).shape == images.shape

@@ -43,7 +43,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "images": (images, lambda: images(1)),
     "training": (Training, lambda: Training(architecture="resnet18")),
     "latent": (lambda: 4, lambda: 5), "classes": (lambda: 3, lambda: 0),
-    "widths": (lambda: (4,), lambda: (8,)),
+    "widths": (lambda: (4, 4, 4), lambda: (8, 4, 4)), "decoder": (lambda: "mirror", lambda: "pythae"),
     "plan": (lambda: Plan(epochs=1, learning_rate=0.1), lambda: Plan(epochs=1, learning_rate=0.2)),
     "seed": (lambda: 0, lambda: 1), "sigma": (lambda: 0.5, lambda: 0.6),
     "conditional": (lambda: True, lambda: False), "directions": (lambda: 2, lambda: 3),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from conftest import built, central_differences, seeded, used
 from pags.manifold.autoencoder import Autoencoder
-from pags.manifold.tangent import decoder_tangent, jacobian, orthonormal_basis
+from pags.manifold.sequential import is_plain, sequential_jacobian
+from pags.manifold.tangent import decoder_tangent, forward_jacobian, jacobian, orthonormal_basis
 
 pytestmark = pytest.mark.usefixtures("global_state_untouched")
 
@@ -52,6 +53,25 @@ def test_the_jacobian_of_a_formula() -> None:
     codes = torch.tensor([[0.3, -2.0], [1.0, 0.5]])
     expected = [[[b, a], [math.cos(a), 0], [0, 2 * b], [0, 0]] for a, b in codes.tolist()]
     torch.testing.assert_close(jacobian(decode, codes), torch.tensor(expected))
+
+
+def test_pythaes_decoder_is_one_of_the_paper_and_its_jacobian_that_of_forward_mode() -> None:
+    """B.6 and docs/choices.md, 25: weights counted by hand, for 3×32×32 and k = 128."""
+    of_paper = built(lambda: Autoencoder((3, 32, 32), 128, (128, 256, 512, 1024), "pythae"), 0).decoder
+    expected = 129 * 1024 * 64 + (1024 * 512 + 512 * 256 + 256 * 3) * 16 + 3 * (512 + 256) + 3
+    assert sum(weight.numel() for weight in of_paper.parameters()) == expected
+
+    def make() -> Autoencoder:
+        net = Autoencoder((2, 16, 16), 3, (4, 5, 6), "pythae")
+        used(net)
+        return net
+
+    network = built(make, 0).double().eval()
+    codes = torch.randn(2, 3, generator=seeded(1), dtype=torch.float64)
+    assert network.decode(codes).shape == (2, 2, 16, 16)
+    assert is_plain(network.decoder)
+    found = sequential_jacobian(network.decoder, codes)
+    torch.testing.assert_close(found, forward_jacobian(network.decode, codes))
 
 
 def test_the_jacobian_of_a_convolutional_decoder_is_that_of_finite_differences() -> None:

@@ -14,7 +14,7 @@ from pags.data.resize import Size, resized_set
 from pags.errors import UsageError
 from pags.experiments.cache import Cache, Lazy, Made, Work, file_digest, network
 from pags.experiments.settings import Manifold, Score
-from pags.manifold.autoencoder import Autoencoder, Reconstruction, load_autoencoder
+from pags.manifold.autoencoder import Autoencoder, DecoderKind, Reconstruction, load_autoencoder
 from pags.manifold.estimators import fit_tangent, get_tangent
 from pags.manifold.tangent import DecoderTangent, TangentEstimator
 from pags.plugins import is_plugin, load_plugin
@@ -39,19 +39,21 @@ VARIANCE = 0.9
 LATENT = (4, 128)
 
 
-def blank_autoencoder(train: ImageSet, latent: int, widths: tuple[int, ...], seed: int) -> Autoencoder:
+def blank_autoencoder(
+    train: ImageSet, latent: int, widths: tuple[int, ...], decoder: DecoderKind, seed: int
+) -> Autoencoder:
     """The autoencoder with its first weights."""
     with seeded_construction(seed, "autoencoder"):
-        return Autoencoder(train.shape, latent, widths)
+        return Autoencoder(train.shape, latent, widths, decoder)
 
 
 @network("autoencoders", blank_autoencoder, revision=2)
 def autoencoder(
-    train: ImageSet, latent: int, widths: tuple[int, ...], plan: Plan, seed: int, precision: Precision, *,
-    work: Work,
+    train: ImageSet, latent: int, widths: tuple[int, ...], decoder: DecoderKind, plan: Plan, seed: int,
+    precision: Precision, *, work: Work,
 ) -> Autoencoder:  # fmt: skip
     """The autoencoder whose decoder's tangent spaces are the manifold's."""
-    blank = blank_autoencoder(train, latent, widths, seed)
+    blank = blank_autoencoder(train, latent, widths, decoder, seed)
     return work.train(blank, Reconstruction(), train, plan, seed=seed, precision=precision)
 
 
@@ -211,8 +213,8 @@ class Estimators:
         asked = self.manifold
         widths = asked.widths[: halvings(self.train.shape, len(asked.widths))]  # of sides such as 28
         return self.cache.made(
-            autoencoder, train=self.train, latent=self.latent, widths=widths, plan=asked.plan, seed=self.seed,
-            precision=decided(asked.precision, self.cache.device),
+            autoencoder, train=self.train, latent=self.latent, widths=widths, decoder=asked.decoder,
+            plan=asked.plan, seed=self.seed, precision=decided(asked.precision, self.cache.device),
         )  # fmt: skip
 
     @cached_property

@@ -184,8 +184,8 @@ def _paper(data: str) -> ExperimentSettings:
         data=data, repeats=10 if data == "cifar10" else 1, training=training, sweeps=sweeps,
         images=2000 if data == "cifar10" else 1000,
         manifold=Manifold(
-            latent=128, widths=(128, 256, 512, 1024),
-            plan=Plan(epochs=100, batch_size=100, learning_rate=1e-4, **ADAM),
+            latent=128, widths=(128, 256, 512, 1024), decoder="pythae",
+            plan=Plan(epochs=100, batch_size=100, learning_rate=1e-4, schedule="constant", **ADAM),
         ),
         score=Score(
             widths=(128, 256, 256), plan=Plan(epochs=200, learning_rate=1e-3, average=0.9999, **ADAM)

@@ -10,6 +10,7 @@ from pags.auditing.measures import Measures
 from pags.errors import UsageError
 from pags.experiments.classifiers import Training
 from pags.experiments.problems import GenerateSettings
+from pags.manifold.autoencoder import DecoderKind
 from pags.measure.distractor import PAPER_LEVELS
 from pags.settings import Settings
 from pags.training.fit import Plan
@@ -53,6 +54,8 @@ class Manifold(Settings):
     latent: PositiveInt | None = 16
     """k, the dimension of the tangent spaces; None: as many principal components as hold 90 %."""
     widths: tuple[PositiveInt, ...] = (32, 64)
+    decoder: DecoderKind = "mirror"
+    """Of the autoencoder: mirror, or pythae, the paper's (docs/choices.md, 25)."""
     plan: Plan = Plan(epochs=60, batch_size=64, optimizer="adam", learning_rate=2e-3, weight_decay=0)
     precision: AnyPrecision = "32-true"
 
