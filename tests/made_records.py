@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from conftest import seeded
+from pags.figures.sweeps import settled
 from pags.records import (
     AuditRecord,
     ClaimRecord,
@@ -314,7 +315,7 @@ def parts(record: SweepRecord | None = None) -> Any:
 
 def dependence_record(record: SweepRecord) -> Record:
     """One sweep's ratios for tangent spaces of two dimensions, by two estimators."""
-    norm = record["settings"]["measures"]["norm"]
+    norm = settled(record, "norm", None)
     ratios = {"ratios": {f"off/on {norm:g}": about(0.7), "rho1": about(0.6), "rho2 logit": about(0.5)}}
     names = {"autoencoder": "decoder of an autoencoder", "local-pca": "local PCA"}
     return {

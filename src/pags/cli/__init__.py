@@ -59,7 +59,7 @@ class Commands(TyperGroup):
         file = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=CONTEXT)
         import_module(f"pags.cli.{COMMANDS[cmd_name][0]}").register(file)
         for each in (file, *(group.typer_instance for group in file.registered_groups)):
-            for info in each.registered_commands:
+            for info in each.registered_commands if each else ():
                 info.cls = Grouped
         for info in file.registered_commands:
             if (info.name or getattr(info.callback, "__name__", "")) == cmd_name:

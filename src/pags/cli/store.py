@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import show_files
+from pags.cli.show import finish
 
 Folder = Annotated[Path, typer.Argument(help="What a run wrote to, its --out.", exists=True, file_okay=False)]
 
@@ -41,6 +41,7 @@ def verify(folder: Folder) -> None:
     for error in found:
         console.print(error, markup=False)
     console.print(f"{len(names) - len(found)} artefacts are whole, {len(found)} damaged", markup=False)
+    finish({"whole": len(names) - len(found), "damaged": [str(error) for error in found]})
     raise typer.Exit(bool(found))
 
 
@@ -53,6 +54,7 @@ def gc(folder: Folder) -> None:
 
     removed = garbage(folder)
     console.print(f"removed {len(removed)} files, {sum(removed.values()) / 1e6:.1f} MB", markup=False)
+    finish({"removed": {str(path): size for path, size in removed.items()}})
 
 
 def export(
@@ -62,4 +64,4 @@ def export(
     """Write all that is finished into one ZIP file; unpacked elsewhere, it is a folder to go on from."""
     from pags.experiments.keeping import exported
 
-    show_files([exported(folder, out)])
+    finish({}, [exported(folder, out)])

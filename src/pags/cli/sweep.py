@@ -1,6 +1,5 @@
 """`pags sweep`: how far a run is that goes on elsewhere."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pags.cli.progress import console, duration
+from pags.cli.show import finish
 from pags.errors import UsageError
 from pags.experiments.plan import seconds_left, states
 
@@ -28,7 +28,6 @@ def register(app: typer.Typer) -> None:
 
 def status(
     folder: Annotated[Path, typer.Argument(help="What the run writes to, its --out.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Every task with its state, as JSON.")] = False,
 ) -> None:
     """Which tasks are done, running, failed and waiting, and about how long the rest takes.
 
@@ -43,15 +42,13 @@ def status(
         name: sum(t["state"] == name for t in tasks) for name in ("done", "running", "failed", "waiting")
     }
     left = seconds_left(folder, tasks)
-    if as_json:
-        typer.echo(json.dumps({**counts, "seconds_left": left, "tasks": tasks}))
-        return
     console.print(", ".join(f"{count} {name}" for name, count in counts.items()), markup=False)
     for task in tasks:
         if task["state"] in ("running", "failed"):
             console.print(f"  {task['state']:8} {task['name']}: {_detail(task)}", markup=False)
     if left:
         console.print(f"about {duration(left)} left with {max(1, counts['running'])} at a time", markup=False)
+    finish({**counts, "seconds_left": left, "tasks": tasks})
 
 
 def _detail(task: dict[str, Any]) -> str:
