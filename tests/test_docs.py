@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from pags.cli import app
+from pags.cli.output import ANYWHERE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,7 +36,9 @@ def commands(page: Path) -> Iterator[str]:
 def parsed(command: str) -> None:
     """Have the command line take the words of a command apart, without doing anything."""
     group, words = typer.main.get_command(app), shlex.split(command)[1:]
-    with group.make_context("pags", [w for w in words if w != "--debug"], resilient_parsing=False) as outer:
+    with group.make_context(
+        "pags", [w for w in words if w not in ANYWHERE], resilient_parsing=False
+    ) as outer:
         name, found, rest = group.resolve_command(outer, [*outer._protected_args, *outer.args])  # type: ignore[attr-defined]
         assert found is not None, name
         if hasattr(found, "commands") and rest:

@@ -5,13 +5,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command_from_info, get_group
 
-from pags import __version__
 from pags.cli.output import ANYWHERE, Grouped, Output
 from pags.errors import PagsError, UsageError
 from pags.memory import keep_freed_memory
@@ -89,14 +89,14 @@ app = typer.Typer(
 def print_version(wanted: bool) -> bool:
     """Answer `pags --version`, and end."""
     if wanted:
-        print(f"pags {__version__}")
+        print(f"pags {version('pags')}")
         raise typer.Exit
     return wanted
 
 
 @app.callback()
 def options(
-    version: bool = typer.Option(
+    version_: bool = typer.Option(
         False, "--version", help="Print the version.", callback=print_version, is_eager=True
     ),
     debug: bool = typer.Option(False, "--debug", help=f"{ANYWHERE['--debug'][:-1]} (also after a command)."),

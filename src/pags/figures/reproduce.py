@@ -166,6 +166,8 @@ def reproduce(
     shard = None if settings.shard is None else shard_of(settings.shard)
     where = {"engine": settings.engine or "inline", "workers": settings.workers, "shard": shard}
     parts = Parts(resolved, place, progress, where)
+    if "sweep" in needs:
+        parts.experiment.check()
     for figure in sorted(wanted, key=lambda figure: any(part in JUDGES for part in figure.needs)):
         make(figure, parts, place)  # what needs no training comes first
     verdicts = [record for part in needs if part in JUDGES for record in JUDGES[part](parts)]
