@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command_from_info, get_group
 
-from pags import __version__
 from pags.cli.output import ANYWHERE, Grouped, Output
 from pags.errors import PagsError, UsageError
 from pags.memory import keep_freed_memory
@@ -87,7 +86,7 @@ app = typer.Typer(
 def print_version(wanted: bool) -> bool:
     """Answer `pags --version`, and end."""
     if wanted:
-        print(f"pags {__version__}")
+        print(f"pags {import_module('pags').__version__}")
         raise typer.Exit
     return wanted
 
