@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 import typer
@@ -89,14 +88,14 @@ app = typer.Typer(
 def print_version(wanted: bool) -> bool:
     """Answer `pags --version`, and end."""
     if wanted:
-        print(f"pags {version('pags')}")
+        print(f"pags {import_module('pags').__version__}")
         raise typer.Exit
     return wanted
 
 
 @app.callback()
 def options(
-    version_: bool = typer.Option(
+    version: bool = typer.Option(
         False, "--version", help="Print the version.", callback=print_version, is_eager=True
     ),
     debug: bool = typer.Option(False, "--debug", help=f"{ANYWHERE['--debug'][:-1]} (also after a command)."),
