@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs dist bench clean
+.PHONY: demo test lint types docs dist results bench clean
 
 demo: .venv/.installed
 	$(BIN)/pags demo
@@ -26,6 +26,10 @@ dist: .venv/.installed-with-docs
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
+
+# Every study in results/ drawn again from its records, and the tables of the texts filled.
+results: .venv/.installed
+	$(BIN)/python scripts/results.py
 
 clean:
 	rm -rf .venv pags-out site dist

@@ -18,12 +18,23 @@ from pags.store import Store
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 TEXTS = ("README.md", "docs/results.md")
+IMAGES = {
+    "natural-images.png": "cifar10-jpeg/figures/natural-images.png",
+    "cifar10-figure-3.png": "cifar10-jpeg/figures/figure-03.png",
+    "digits-manifold.png": "digits/figures/manifold.png",
+    "demo-figure-3.png": "digits/figures/figure-03.png",
+}
+"""Pictures of the texts, and the figures that they are."""
 MARKED = re.compile(r"(<!-- table ([\w-]+)((?: [\w-]+)+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
     for study in studies():
-        for path in write_report(study):
+        written = write_report(study)
+        for image, figure in IMAGES.items():
+            if (source := RESULTS / figure).is_relative_to(study):
+                (ROOT / "docs" / "images" / image).write_bytes(source.read_bytes())
+        for path in written:
             if path.suffix not in (".svg", ".html"):
                 path.unlink(missing_ok=True)  # what a browser shows is enough
     for text in TEXTS:
