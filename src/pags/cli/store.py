@@ -8,7 +8,7 @@ import typer
 from pags.cli.progress import ProgressLine, console
 from pags.cli.show import show_files
 
-Folder = Annotated[Path, typer.Argument(help="What a run wrote to, its --out.", exists=True, file_okay=False)]
+Folder = Annotated[Path, typer.Argument(help="What a run wrote to, its --out.")]
 
 
 def register(app: typer.Typer) -> None:
