@@ -18,7 +18,11 @@ import pytest
 import torch
 
 import tiny
+from pags.auditing import EvaluationSet
+from pags.auditing.columns import _Measured, measured
+from pags.classifiers.build import new_classifier
 from pags.cli import main
+from pags.data.sources import load_data
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments import plan
 from pags.experiments.cache import Cache, Columns, Report, Stage
@@ -411,6 +415,40 @@ def test_what_all_are_compared_with_has_to_be_there(tmp_path: Path) -> None:
     del state.missing, state.sweeps
     with pytest.raises(PagsError, match="a sweep with three strengths whose trainings did not diverge"):
         assert state.sweeps
+
+
+MEMORY: list[Exception] = [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", MEMORY, ids=lambda error: type(error).__name__)
+def test_out_of_memory_measuring_goes_on_with_half_of_the_images(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data("digits").test.sample(20)
+    options: dict[str, Any] = {"metrics": ("cosine",), "targets": ("logit",), "directions": 1, "radii": ()}
+    tangent, model = torch.eye(64)[:, :3].expand(20, -1, -1), new_classifier(data)
+    expected = measured(model, EvaluationSet.of(data, tangent=tangent, **options))
+    whole, asked = _Measured.columns, []
+
+    def small(self: _Measured) -> Columns:
+        asked.append(len(self.part.places))
+        if asked[-1] > 6:
+            raise error
+        return whole(self)
+
+    monkeypatch.setattr(_Measured, "columns", small)
+    with pytest.warns(UserWarning, match="too little memory to measure 20 images at a time; halving them"):
+        found = measured(model, EvaluationSet.of(data, tangent=tangent, **options))
+    assert asked == [20, 10, 5, 5, 10, 5, 5]
+    assert list(found) == list(expected)
+    for name, column in expected.items():
+        torch.testing.assert_close(found[name], column, equal_nan=True)
+    monkeypatch.setattr(_Measured, "columns", lambda self: model("no images"))
+    with pytest.raises(Exception, match="str"):
+        measured(model, EvaluationSet.of(data, tangent=tangent, **options))
 
 
 # --- looking after a folder ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 Sweeps, audits, transfer and SmoothGrad all call `measured`; the definitions are those of `pags.measure`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,9 +58,26 @@ def measured(
     found = []
     for done, part in enumerate(evaluation.parts):
         report(done / len(evaluation.parts))
-        found.append(_Measured(model, evaluation, part, classes, control).columns())
+        found += _in_memory(model, evaluation, part, classes, control)
     report(1.0)
     return {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
+
+
+def _in_memory(
+    model: nn.Module, evaluation: EvaluationSet, part: Part, classes: dict[str, Labels],
+    control: nn.Module | None,
+) -> list[Columns]:  # fmt: skip
+    """The columns of a part; where memory does not suffice for all of its images at a time, of its halves."""
+    count = len(part.places)
+    try:
+        return [_Measured(model, evaluation, part, classes, control).columns()]
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+        if not known or count == 1:
+            raise
+    warnings.warn(f"too little memory to measure {count} images at a time; halving them", stacklevel=2)
+    halves = [each for places in part.places.split(-(-count // 2)) for each in evaluation.part_of(places)]
+    return [found for half in halves for found in _in_memory(model, evaluation, half, classes, control)]
 
 
 @exact_float32()

@@ -13,6 +13,7 @@ PASSING = (CLAIMS, RUNS, "unfinished")
 
 def artefacts(root: Path) -> list[str]:
     """The names of what is kept and can be verified."""
+    _check(root)
     found = (p for ending in ("json", "safetensors") for p in root.rglob(f"*.{ending}") if p.is_file())
     return sorted(str(path.relative_to(root)) for path in found if not path.name.startswith("."))
 
@@ -33,6 +34,7 @@ def garbage(root: Path) -> dict[str, int]:
     Returns:
         The names of the files that were removed, with their sizes.
     """
+    _check(root)
     names = [path.name for path in (root / CLAIMS).glob("*")]
     found = {str(p): 0 for p in clear(root, (name for name in names if holder(root, name) is None))}
     results = {path.stem.rpartition("-")[2] for path in root.glob("*/*-*.safetensors")}
@@ -52,6 +54,7 @@ def exported(root: Path, out: Path) -> Path:
     """
     if out.exists():
         raise UsageError("a new file", got=f"{out}, which exists", suggestion="another name")
+    _check(root)
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     try:
         with zipfile.ZipFile(out, "x", zipfile.ZIP_STORED) as archive:
@@ -65,3 +68,8 @@ def exported(root: Path, out: Path) -> Path:
             f"room and permission to write {out}", got=error.strerror, suggestion="another place"
         ) from error
     return out
+
+
+def _check(root: Path) -> None:
+    if not root.is_dir():
+        raise UsageError("a folder that a run wrote to", got=root, suggestion="the --out of the run")
