@@ -107,7 +107,8 @@ class Rounded(nn.Module):
 
 def test_a_masked_gradient_deceives_all_but_square() -> None:
     images = torch.rand(40, 1, 8, 8, generator=seeded(4))
-    model, made = Rounded(), {"cross-entropy": APGD(2, 20), "square": Square(2, 200)}
+    model = Rounded()
+    made: dict[str, Attack] = {"cross-entropy": APGD(2, 20), "square": Square(2, 200)}
     with torch.no_grad():
         labels = model(images).argmax(1)
         kept = {

@@ -1,9 +1,11 @@
 """`pags audit`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pags.cli.options import command
@@ -12,7 +14,7 @@ from pags.cli.show import interval_text, show_files
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, run_audit
 from pags.records import ModelRecord
 from pags.report.pages import write_audit_report
-from pags.report.words import rows, verdict
+from pags.report.words import one_row, rows, verdict
 from pags.store import Store
 
 EXAMPLE = """Example: pags audit model.safetensors --data cifar10 --out pags-out/audit
@@ -46,12 +48,30 @@ def audit(
     """
     store = Store(out)
     with ProgressLine() as progress:
+        before = set(store.root.glob("earlier/*"))
         record = run_audit(models, settings, store, progress)
+        aside = next(iter(set(store.root.glob("earlier/*")) - before), None)
         progress("drawing the figures", 1.0)
         written = write_audit_report(store, record, store.read_tensors(TENSORS)[0])
     for model in record["models"]:
         _show(model)
+    if len(record["models"]) > 1:
+        _compare(record["models"])
+    if aside is not None:
+        console.print(f"The audit that was in {out} is now in {aside}.\n", markup=False)
     show_files([store.path(RECORD), store.path(TENSORS), *written])
+
+
+def _compare(models: Sequence[ModelRecord]) -> None:
+    """A row per model."""
+    table = Table(box=None, pad_edge=False)
+    lines = [one_row(model) for model in models]
+    for heading in ("model", *lines[0]):
+        table.add_column(heading, overflow="fold")
+    for model, line in zip(models, lines, strict=True):
+        table.add_row(escape(model["name"]), *map(escape, line.values()))
+    console.print(table)
+    console.print()
 
 
 def _show(model: ModelRecord) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -188,7 +188,7 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
         "audit", cast(Record, record),
         title="Are the gradients perceptually aligned, and why?", answer=words.audit_answer(record),
         chips=words.audit_chips(models), strip=_audit_strip(record, panels), figures=common,
-        columns=_columns(settings["norm"], settings["metrics"][0], settings["targets"][0]),
+        columns=_audit_columns(settings),
         headline=[(each["name"], each) for each in models],
         pairs=[(f"{p['first']} − {p['second']}", {"means": p["differences"]}) for p in record["pairs"]],
         models=[
@@ -198,6 +198,13 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
         ],
     )  # fmt: skip
     return _written(store, [*common, *(figure for figures in own for figure in figures)], html)
+
+
+def _audit_columns(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The headline of an audit: that of sweeps, with robust accuracy and the Bayes direction."""
+    accuracy, *rest = _columns(settings["norm"], settings["metrics"][0], settings["targets"][0]).items()
+    robust = [(f"robust, radius {r:g}", f"robust {r:g}") for r in settings["radii"] if r][:2][-1:]
+    return dict([accuracy, *robust, *rest, ("Bayes cosine", f"bayes cosine {settings['targets'][0]}")])
 
 
 def _drawn(store: Store, prefix: str, figures: Mapping[str, FigureData | None]) -> list[Shown]:
