@@ -45,7 +45,7 @@ class Net(nn.Module):
 
 QUICK = (
     "--images", "12", "--directions", "1", "--metric", "cosine", "--metric", "ssim", "--radius", "0.3",
-    "--norm", "0.5", "--norm", "1",
+    "--norm", "0.5", "--norm", "1", "--attack", "pgd", "--attack", "apgd-ce",
 )  # fmt: skip
 
 
@@ -53,8 +53,9 @@ FEWEST = Measures(directions=1, metrics=("cosine",), targets=("logit",), smooth_
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Estimates from few images in one epoch."""
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Estimates from few images in one epoch, kept apart from the user's."""
+    monkeypatch.setenv("PAGS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("pags.experiments.audit.at_size", partial(at_size, most=200))
     monkeypatch.setattr(estimators, "PIXELS_SEEN", {"autoencoder": 1.0, "denoiser": 1.0})
 
@@ -108,7 +109,7 @@ def test_again_does_nothing_twice_and_changes_nothing(
     models: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     measures = Measures(directions=1, metrics=("cosine",), radii=(0.3,), smooth_samples=1)
-    settings = AuditSettings(images=8, measures=measures)
+    settings = AuditSettings(images=8, measures=measures, attacks=("pgd",))
     store = Store(tmp_path / "out")
     first = run_audit(models[:1], settings, store)
 
@@ -142,7 +143,80 @@ def test_figures_and_page_are_drawn_from_records_alone_and_always_the_same(
     assert drawn[0] == drawn[1]
 
 
+# --- what is kept, and what is not replaced --------------------------------------------------------------
+
+
+def test_estimators_serve_every_audit_of_the_same_images(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = AuditSettings(images=8, measures=FEWEST)
+    run_audit(models[:1], settings, Store(tmp_path / "one"))
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"autoencoders", "denoisers"}
+    assert not {"autoencoders", "denoisers"} & {path.name for path in (tmp_path / "one").iterdir()}
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("pags.experiments.cache.epochs", fail)
+    run_audit(models[1:], settings, Store(tmp_path / "other"))
+    with pytest.raises(AssertionError, match="trained again"):
+        run_audit(models[1:], settings.with_(latent=5), Store(tmp_path / "other"))
+
+
+def test_another_audit_in_the_same_folder_sets_the_first_aside(
+    models: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(models[0], *QUICK, "--quick", "--out", str(out)) == 0
+    page = (out / "report.html").read_bytes()
+    assert run(models[0], *QUICK, "--quick", "--out", str(out)) == 0  # the same again
+    assert not (out / "earlier").exists()
+    capsys.readouterr()
+    assert run(models[1], *QUICK, "--quick", "--out", str(out)) == 0
+    (aside,) = (out / "earlier").iterdir()
+    assert f"is now in {aside}" in capsys.readouterr().out
+    assert (aside / "report.html").read_bytes() == page
+    assert json.loads((aside / RECORD).read_text())["models"][0]["name"] == models[0]
+    assert json.loads((out / RECORD).read_text())["models"][0]["name"] == models[1]
+
+
+def test_a_quick_audit_trains_nothing_and_has_accuracy_robustness_frequency_and_gradients(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("pags.experiments.cache.epochs", fail)
+    out = tmp_path / "out"
+    assert run(*models, *QUICK, "--quick", "--out", str(out)) == 0
+    record = json.loads((out / RECORD).read_text())
+    means = record["models"][0]["means"]
+    assert {"correct", "robust 0.3", "low frequency logit", "control low frequency logit"} <= means.keys()
+    assert record["models"][0]["settings"]["attacks"] == ["pgd"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "l2-PGD only)" in said  # a narrow terminal folds the rest
+    page = (out / "report.html").read_text()
+    assert page.count('alt="gradient, ') == 2
+    assert "upper bound: l2-PGD only" in page
+
+
+def test_a_single_set_beside_one_to_estimate_from_is_not_cut(models: list[str], tmp_path: Path) -> None:
+    import numpy as np
+
+    data = load_data("digits").test
+    sets = {"a": data.take(slice(0, 20)), "b": data.take(slice(20, 70))}
+    for name, part in sets.items():
+        np.savez(tmp_path / name, images=(part.images[:, 0] * 255).byte().numpy(), labels=part.labels.numpy())
+    one, other = (f"npz:{tmp_path / name}.npz" for name in sets)
+    settings = AuditSettings(data=one, tangent_data=other, quick=True, measures=FEWEST)
+    assert len(Auditing(settings, Store(tmp_path / "out")).test) == 20
+    assert len(Auditing(settings, Store(tmp_path / "out")).train) == 50
+    alone = Auditing(settings.with_(tangent_data=None), Store(tmp_path / "out"))
+    assert (len(alone.test), len(alone.train)) == (4, 16)
+
+
 BAD = {
+    "an attack that is none": (["MODEL", "--attack", "fgsm"], 2, "an attack among pgd, apgd-ce"),
     "a model that is not there": (["nothing.safetensors"], 2, "nothing.safetensors"),
     "an unknown data set": (["MODEL", "--data", "digitz"], 2, "a data set among"),
     "a metric that is none": (["MODEL", "--metric", "l2"], 2, "a metric among"),
@@ -261,8 +335,8 @@ def test_a_denoiser_and_an_autoencoder_from_files(models: list[str], tmp_path: P
             autoencoder=tmp_path / "autoencoder.safetensors",
         )  # fmt: skip
         kept.append(run_audit(models[:1], settings, out)["models"][0]["means"])
-    assert not (tmp_path / "out" / "denoisers").exists()
-    assert not (tmp_path / "out" / "autoencoders").exists()
+    assert not (tmp_path / "cache" / "denoisers").exists()
+    assert not (tmp_path / "cache" / "autoencoders").exists()
     assert kept[0]["dimension"]["estimate"] == 5
     assert kept[0]["rho2 logit"] == kept[1]["rho2 logit"]
     assert kept[0]["cosine logit"] != kept[1]["cosine logit"]

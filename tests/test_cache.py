@@ -52,6 +52,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "model": (lambda: lazy("a"), lambda: lazy("b")), "judge": (lambda: lazy("a"), lambda: lazy("b")),
     "control": (lambda: lazy("a"), lambda: None), "estimator": (lambda: lazy("a"), lambda: lazy("b")),
     "denoiser": (lambda: lazy("a"), lambda: lazy("b")), "gallery": (lambda: 2, lambda: 3),
+    "attacks": (lambda: ["pgd"], lambda: ["pgd", "square"]),
     "precision": (lambda: "32-true", lambda: "bf16-mixed"),
     "radius": (lambda: 0.5, lambda: 0.4), "steps": (lambda: 3, lambda: 4),
     "evaluation": (evaluation, lambda: evaluation(directions=3)),

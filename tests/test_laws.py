@@ -71,7 +71,7 @@ def test_the_command_measures_what_the_sweep_measured(experiment: Experiment, tm
     subject = experiment.model("pgd", 0.5)
     row = experiment.columns(subject)
     file = experiment.store.path(subject.network.file)
-    state = Auditing(AuditSettings(images=30, gallery=2), Store(tmp_path))
+    state = Auditing(AuditSettings(images=30, gallery=2, attacks=("pgd",)), Store(tmp_path))
     state.evaluation = experiment.evaluation  # in place of one with estimators of its own
     audit = state.audited(state.subjects([str(file)])[0])
     own = {name: column for name, column in audit.columns.items() if not name.startswith("control ")}

@@ -2,8 +2,8 @@
 
 Tables, figures and pages are functions of these alone. Quantities are columns with one name everywhere:
 
-* `correct`, `confidence`, `robust R`: accuracy, probability of the predicted class, accuracy under l2-PGD of
-  radius R;
+* `correct`, `confidence`, `robust R`: accuracy, probability of the predicted class, accuracy under all l2
+  attacks that the settings name, of radius R (`pgd R`: under PGD alone, where there are others);
 * `on N`, `off N`, `any N`: change of the output under perturbations of norm N inside the tangent space, in
   its complement, and isotropic (chance level); `squared change off`, `squared change`: Definition 1;
 * `rho2 T`: share of the energy of the gradient of target T outside the tangent space; `chance rho2`;

@@ -29,7 +29,7 @@ from pags.measure.robustness import (
 from pags.seeds import ImageDraws, generator
 from pags.training.attack import PGD
 from pags.training.precision import exact_float32
-from pags.training.stronger_attacks import Attack
+from pags.training.stronger_attacks import Attack, find_attack
 
 Report = Callable[[float], None]
 """Called with the fraction completed."""
@@ -140,6 +140,35 @@ def robust(
     start = torch.cat([attack.start(one[None].cpu(), own) for one, own in zip(x, draws, strict=True)]).to(x)
     attacked = predict(model, attack.perturb(model, x, y, start)).argmax(1)
     return right.to(images).index_put((right,), (attacked == y).to(images))
+
+
+def under_further_attacks(
+    model: nn.Module, evaluation: EvaluationSet, columns: Columns, attacks: Sequence[str]
+) -> Columns:
+    """`robust R` where an image counts only if it is right under every one of the attacks; `pgd R`, what it
+    was. What falls within a radius falls within larger ones.
+
+    Args:
+        columns: of `measured`, whose robust accuracy is that under PGD.
+        attacks: names of `stronger_attacks.ATTACKS`.
+    """
+    asked, found = evaluation.measures, Columns()
+    kept = torch.ones(len(evaluation))
+    for radius in sorted(asked.radii or ()):
+        pgd = columns[f"robust {radius:g}"]
+        kept = torch.minimum(kept.to(pgd), pgd)
+        for name in attacks if radius else ():
+            attack = find_attack(name)(radius, asked.attack_steps)
+            for part in evaluation.parts:
+                places = part.places[kept[part.places] > 0]
+                if len(places):
+                    some = evaluation.data.take(places.to(evaluation.data.labels.device))
+                    still = robust(
+                        model, some.images, some.labels, attack, seed=asked.seed, places=places.tolist()
+                    )
+                    kept[places] = still.to(kept)
+        found |= {f"robust {radius:g}": kept.clone(), f"pgd {radius:g}": pgd}
+    return found
 
 
 def _classes(model: nn.Module, evaluation: EvaluationSet) -> dict[str, Labels]:

@@ -1,20 +1,22 @@
 """`pags.audit`: all measures of one classifier on an evaluation set."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pags.arrays import Images, Labels
-from pags.auditing.columns import measured, pictures
+from pags.auditing.columns import measured, pictures, under_further_attacks
 from pags.auditing.evaluation import Columns, EvaluationSet
 from pags.auditing.result import Audit
 from pags.classifiers.check import check_classifier
 from pags.data.imageset import ImageSet
 from pags.measure.gradients import ALL
 from pags.records import Record
+from pags.training.attack import PGD
+from pags.training.stronger_attacks import find_attack
 
 
 def audit(
@@ -24,6 +26,7 @@ def audit(
     *,
     control: nn.Module | None = None,
     gallery: int = 6,
+    attacks: Sequence[str] = ("pgd",),
     progress: Callable[[float], None] = lambda share: None,
     **options: Any,
 ) -> Audit:
@@ -39,6 +42,7 @@ def audit(
         labels: (n,) true classes, for plain images.
         control: the same network untrained, whose gradients are those of random features.
         gallery: how many of the best and of the worst aligned images are kept as pictures.
+        attacks: under which robust accuracy is taken, beside PGD: names of `stronger_attacks.ATTACKS`.
         progress: called with the fraction completed.
         options: `tangent`, `denoiser`, … as in `EvaluationSet.of`, and the fields of `Measures`.
 
@@ -50,10 +54,13 @@ def audit(
     """
     evaluation = images if isinstance(images, EvaluationSet) else EvaluationSet.of(images, labels, **options)
     model = check_classifier(classifier, evaluation.data.images)
+    further = [name for name in attacks if find_attack(name) is not PGD]
     columns = measured(model, evaluation, control=control, report=lambda share: progress(0.95 * share))
+    if further:
+        columns |= under_further_attacks(model, evaluation, columns, further)
     panels = _panels(model, evaluation, columns, gallery)
     progress(1.0)
-    return Audit(columns, panels, settings_of(evaluation, control is not None))
+    return Audit(columns, panels, settings_of(evaluation, control is not None, ["pgd", *further]))
 
 
 def ranked_by(evaluation: EvaluationSet, columns: Columns) -> str:
@@ -63,7 +70,7 @@ def ranked_by(evaluation: EvaluationSet, columns: Columns) -> str:
     return next(name for name in wanted if name in columns)
 
 
-def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
+def settings_of(evaluation: EvaluationSet, control: bool, attacks: Sequence[str] = ("pgd",)) -> Record:
     """What was measured, what each target was compared with, and what could not be measured."""
     measures = evaluation.measures
     kinds = {name: evaluation.kind(target.which) for name, target in evaluation.targets.items()}
@@ -71,6 +78,7 @@ def settings_of(evaluation: EvaluationSet, control: bool) -> Record:
     return measures.model_dump(mode="json") | {
         "metrics": [metric.name for metric in evaluation.metrics],
         "targets": list(evaluation.targets),
+        "attacks": list(dict.fromkeys(["pgd", *attacks])),
         "n": len(evaluation),
         "classes": len(evaluation.data.classes),
         "majority": float(evaluation.data.labels.bincount().max()) / len(evaluation),

@@ -149,7 +149,7 @@ def _check_outputs(logits: Logits) -> None:
         )
 
 
-def _check_gradients(model: nn.Module, parts: tuple[Images, ...]) -> None:
+def _check_gradients(model: nn.Module, parts: tuple[Tensor, ...]) -> None:  # (N, C, H, W) each
     """The gradient of the largest logit, of every image."""
     gradients = [_gradient(model, part) for part in parts]
     broken = [bool((~own.isfinite()).any()) for part in gradients for own in part]

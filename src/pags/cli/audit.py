@@ -1,5 +1,6 @@
 """`pags audit`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +12,7 @@ from pags.cli.show import finish, interval_text, number_text, show_table
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, run_audit
 from pags.records import AuditRecord, ModelRecord
 from pags.report.pages import write_audit_report
-from pags.report.words import rows, verdict
+from pags.report.words import one_row, rows, verdict
 from pags.store import Store
 
 EXAMPLE = """Example: pags audit model.safetensors --data cifar10 --out pags-out/audit
@@ -45,12 +46,28 @@ def audit(
     """
     store = Store(out)
     with ProgressLine() as progress:
+        before = set(store.root.glob("earlier/*"))
         record = run_audit(models, settings, store, progress)
+        aside = next(iter(set(store.root.glob("earlier/*")) - before), None)
         progress("drawing the figures", 1.0)
         written = write_audit_report(store, cast(AuditRecord, record), store.read_tensors(TENSORS)[0])
     for model in record["models"]:
         _show(model)
+    if len(record["models"]) > 1:
+        _compare(record["models"])
+    if aside is not None:
+        console.print(f"The audit that was in {out} is now in {aside}.\n", markup=False)
     finish(record, [store.path(RECORD), store.path(TENSORS), *written])
+
+
+def _compare(models: Sequence[ModelRecord]) -> None:
+    """A row per model."""
+    lines = [one_row(model) for model in models]
+    show_table(
+        ("model", *lines[0]),
+        [(model["name"], *line.values()) for model, line in zip(models, lines, strict=True)],
+    )
+    console.print()
 
 
 def _show(model: ModelRecord) -> None:

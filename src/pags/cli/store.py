@@ -7,7 +7,6 @@ import typer
 
 from pags.cli.progress import ProgressLine, console
 from pags.cli.show import finish
-from pags.errors import UsageError
 
 Folder = Annotated[Path, typer.Argument(help="What a run wrote to, its --out.")]
 
@@ -27,12 +26,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def _checked(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise UsageError("a folder that a run wrote to", got=folder, suggestion="its --out")
-    return folder
-
-
 def verify(folder: Folder) -> None:
     """Read every artefact and compare its checksum; exit status 1 where one is damaged.
 
@@ -40,7 +33,7 @@ def verify(folder: Folder) -> None:
     """
     from pags.experiments.keeping import artefacts, damage
 
-    names, found = artefacts(_checked(folder)), []
+    names, found = artefacts(folder), []
     with ProgressLine() as progress:
         for place, name in enumerate(names):
             progress("reading artefacts", place / len(names))
@@ -59,7 +52,7 @@ def gc(folder: Folder) -> None:
     """
     from pags.experiments.keeping import garbage
 
-    removed = garbage(_checked(folder))
+    removed = garbage(folder)
     console.print(f"removed {len(removed)} files, {sum(removed.values()) / 1e6:.1f} MB", markup=False)
     finish({"removed": {str(path): size for path, size in removed.items()}})
 
@@ -71,4 +64,4 @@ def export(
     """Write all that is finished into one ZIP file; unpacked elsewhere, it is a folder to go on from."""
     from pags.experiments.keeping import exported
 
-    finish({}, [exported(_checked(folder), out)])
+    finish({}, [exported(folder, out)])

@@ -123,6 +123,11 @@ def _ordered(names: Sequence[str], root: Path) -> tuple[list[str], bool]:
     return numbered, numbered != folders
 
 
+def _by_text(root: Path) -> tuple[str, ...]:
+    """The class folders in the order of their names as texts, as torchvision's ImageFolder has them."""
+    return tuple(sorted(_ordered([entry.name for entry in root.iterdir() if entry.is_dir()], root)[0]))
+
+
 def _images_in(folder: Path) -> list[str]:
     names = sorted(
         str(path.relative_to(folder).as_posix())
@@ -212,14 +217,16 @@ def open_folder(
         train: share of the training images where there are no subfolders train and test.
         seed: names the permutation.
         classes: "imagenet" for labels among the 1,000 classes of ImageNet, the folders being some of their
-            wnids; needs timm.
+            wnids (needs timm); "text" for folders with numbers as names in the order of these as texts, as
+            torchvision's ImageFolder has them.
         background: "white" or "black", on which transparent images are put; without it they are refused.
 
     Raises:
         UsageError: the folder has another layout, images differ in size, or an option makes no sense.
         PagsError: an image cannot be decoded, or timm is missing.
     """
-    names = class_names(classes)
+    by_text = classes == "text"
+    names = None if by_text else class_names(classes)
     if background is not None and background not in BACKGROUNDS:
         raise UsageError("a background of white or black", got=background, suggestion="background=white")
     training, tests = _parts(path, TRAININGS), _parts(path, TESTS)
@@ -233,8 +240,9 @@ def open_folder(
                 got=f"{', '.join(sorted(each.name for each in path.iterdir()))} in {path}",
                 suggestion=f"folder:{[*training, *tests][0]}, which is then cut in two",
             )
+        names = _by_text(path) if by_text else names
         return split(_read(list_files(path, names), name, about, size, size, background), train, seed)
-    files = list_files(training[0], names)
+    files = list_files(training[0], _by_text(training[0]) if by_text else names)
     test, others = tests[0], tests[1:]
     found = list_files(test, files.classes)
     about |= (
@@ -299,7 +307,9 @@ def class_names(kind: str | None) -> tuple[str, ...] | None:
         return None
     if kind != "imagenet":
         raise UsageError(
-            "classes=imagenet, or no such option", got=f"classes={kind}", suggestion="classes=imagenet"
+            "classes=imagenet, classes=text, or no such option",
+            got=f"classes={kind}",
+            suggestion="classes=imagenet",
         )
     try:
         timm = import_module("timm.data")

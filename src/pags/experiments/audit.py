@@ -4,31 +4,36 @@ It writes `audit.json` (means, intervals, comparisons) and `audit.safetensors` (
 quantity, and the pictures of the gallery). What the store holds is not done again.
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import nn
 
 from pags.auditing import Audit, EvaluationSet, compare
 from pags.auditing.measures import Measures
 from pags.auditing.run import audit
+from pags.classifiers.load import load_classifier
 from pags.classifiers.untrained import untrained
-from pags.data.imageset import ImageSet
+from pags.data.imageset import DataSet, ImageSet
 from pags.data.resize import Size, size_of_side
 from pags.data.sources import load_data
 from pags.errors import PagsError, UsageError
 from pags.experiments.cache import Cache, Columns, Lazy, columns
 from pags.experiments.classifiers import Subject, loaded, network_of, unique_names
+from pags.experiments.diagnosis import diagnosis
 from pags.experiments.engines import Progress
 from pags.experiments.estimators import FEW, Estimators, at_size, small_settings
 from pags.experiments.settings import Common
 from pags.measure.statistics import Interval
 from pags.records import AuditRecord, Record, Result
-from pags.store import Store
+from pags.store import Store, fingerprint
+from pags.training.stronger_attacks import ATTACKS, find_attack
 
 RECORD, TENSORS = "audit.json", "audit.safetensors"
 LARGEST = 64
@@ -69,10 +74,26 @@ class AuditSettings(Common):
     """Dimension k of the tangent spaces; as many principal components as hold 90 % unless said."""
     measures: Measures | None = None
     """What is measured; sigma is 1.2 from 64 px unless said, as in the paper."""
+    attacks: tuple[str, ...] = tuple(ATTACKS)
+    """Attack of the robust accuracy; an image counts that is right under all. PGD alone is an upper bound."""
+    quick: bool = False
+    """Only what needs no training: accuracy, robust accuracy under PGD, frequency, gradients."""
     gallery: NonNegativeInt = 4
     """Images of the best and of the worst aligned that are shown."""
     reference: Path | None = None
     """records/sweep.json of a pags demo on the same data, whose most accurate model is the reference."""
+
+    @field_validator("attacks")
+    @classmethod
+    def _are_attacks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            find_attack(name)
+        return names
+
+
+def cache_folder() -> Path:
+    """Where estimators are kept that serve every audit of the same data: PAGS_CACHE, or ~/.cache/pags."""
+    return Path(os.environ.get("PAGS_CACHE") or Path.home() / ".cache" / "pags").expanduser()
 
 
 def run_audit(
@@ -100,7 +121,7 @@ def run_audit(
     progress("looking at the models", 0.0)
     subjects, best = state.subjects(models), best_of_sweep(settings)
     state.check()
-    for place, (name, made) in enumerate(state.estimators.trainings):
+    for place, (name, made) in enumerate([] if settings.quick else state.estimators.trainings):
         made.value(lambda share, name=name, place=place: progress(name, 0.2 * (place + share)))  # type: ignore[misc]
     found = {}
     for place, subject in enumerate(subjects):
@@ -111,9 +132,11 @@ def run_audit(
 
 
 @columns("audits", revision=2)
-def audited(model: Any, evaluation: EvaluationSet, control: Any, gallery: int) -> Columns:
+def audited(
+    model: Any, evaluation: EvaluationSet, control: Any, gallery: int, attacks: Sequence[str]
+) -> Columns:
     """All columns of a model, and the pictures of the best and worst aligned images."""
-    done = audit(model, evaluation, control=control, gallery=gallery)
+    done = audit(model, evaluation, control=control, gallery=gallery, attacks=attacks)
     return {f"column {n}": v for n, v in done.columns.items()} | {
         f"panel {n}": v for n, v in done.panels.items()
     }
@@ -141,7 +164,9 @@ class Auditing:
         """The images of the audit."""
         if self.settings.images < 2:
             raise UsageError("two images or more", got=self.settings.images, suggestion="--images 256")
-        test = load_data(self.settings.data, folder=self.settings.data_folder).test
+        test = self._data(self.settings.data).test
+        if self._apart:
+            test = _whole(self._data(self.settings.data)) or test
         few = self.settings.images < len(test)
         return (test.sample(self.settings.images, self.settings.seed) if few else test).to(
             self.settings.device
@@ -150,9 +175,17 @@ class Auditing:
     @cached_property
     def train(self) -> ImageSet:
         """The images that manifold and score are estimated from, before they are resized."""
-        return load_data(
-            self.settings.tangent_data or self.settings.data, folder=self.settings.data_folder
-        ).train
+        data = self._data(self.settings.tangent_data or self.settings.data)
+        return (_whole(data) if self._apart else None) or data.train
+
+    @property
+    def _apart(self) -> bool:
+        """Whether images to measure and images to estimate from are different sets, so that one without a
+        test part of its own needs no cut."""
+        return self.settings.tangent_data not in (None, self.settings.data)
+
+    def _data(self, spec: str) -> DataSet:
+        return load_data(spec, folder=self.settings.data_folder)
 
     @cached_property
     def size(self) -> Size:
@@ -167,6 +200,8 @@ class Auditing:
     def measures(self) -> Measures:
         """What is measured."""
         given = self.settings.measures or Measures()
+        if self.settings.quick:
+            given = given.with_(targets=given.targets[:1], smooth_targets=(), smooth_sigmas=())
         if "sigma" not in given.model_fields_set and min(self.size) >= LARGEST:
             given = given.with_(sigma=1.2)
         return given.with_(seed=self.settings.seed)
@@ -188,11 +223,14 @@ class Auditing:
         manifold, score = small_settings(data, asked.latent)
         manifold = manifold.with_(file=asked.autoencoder, estimator=asked.tangent)
         score = score.with_(file=asked.denoiser, second_file=asked.second_denoiser)
-        return Estimators(self.cache, data, manifold, score, asked.seed)
+        kept = Cache(Store(cache_folder()), asked.device)  # for every audit of the same images
+        return Estimators(kept, data, manifold, score, asked.seed)
 
     @cached_property
     def evaluation(self) -> EvaluationSet:
         """The images with their tangent spaces and scores."""
+        if self.settings.quick:
+            return EvaluationSet.of(self.test, measures=self.measures, keep=self.cache.keep)
         made = self.estimators
         return EvaluationSet.of(
             self.test, tangent=made.tangent, denoiser=made.denoiser, second=made.second, size=self.size,
@@ -201,7 +239,8 @@ class Auditing:
 
     def check(self) -> None:
         """Raise for settings that some later step would refuse, before anything is trained."""
-        self.estimators.check(self.measures.sigma)
+        if not self.settings.quick:
+            self.estimators.check(self.measures.sigma)
         one = self.test.take(slice(0, 2))
         for metric in EvaluationSet.of(one, measures=self.measures).metrics:
             metric.compare(one.images, one.images)  # images that are too small for LPIPS are refused here
@@ -215,8 +254,22 @@ class Auditing:
                 spec, self.test, device=asked.device, name=name, architecture=asked.architecture,
                 classes=asked.classes, **self.normalisation(),
             )  # fmt: skip
-            found.append(with_control(subject, self.settings.seed))
+            about = subject.about | {"diagnosis": self._diagnosis(subject, spec)}
+            found.append(with_control(replace(subject, about=about), self.settings.seed))
         return found
+
+    def _diagnosis(self, subject: Subject, spec: str) -> Record | None:
+        """What would make a model that is at chance work."""
+        test, asked = self.test, self.settings
+        size, classes = (test.shape[1], test.shape[2]), asked.classes or len(test.classes)
+        options: dict[str, Any] = {"architecture": asked.architecture, "channels": test.shape[0]}
+
+        def load(each: str) -> nn.Module:
+            if each == spec:
+                return network_of(subject)
+            return load_classifier(each, classes=classes, size=size, **options)
+
+        return diagnosis(spec, load, test, self.train.statistics())
 
     def normalisation(self) -> dict[str, Any]:
         """What is said of the models' normalisation, for `load_classifier`."""
@@ -226,16 +279,21 @@ class Auditing:
             return {"mean": mean, "std": std}
         return {"mean": asked.mean, "std": asked.std, "normalise": asked.normalise}
 
+    @property
+    def attacks(self) -> list[str]:
+        """The attacks of the robust accuracy."""
+        return ["pgd"] if self.settings.quick else list(self.settings.attacks)
+
     def audited(self, subject: Subject) -> Audit:
         """The audit of one model, from the store where it is there."""
         from pags.auditing.run import settings_of
 
         made = self.cache.made(
             audited, model=subject.network, evaluation=self.evaluation, control=subject.control,
-            gallery=self.settings.gallery,
+            gallery=self.settings.gallery, attacks=self.attacks,
         )  # fmt: skip
         tensors = {name: value.cpu() for name, value in made.value().items()}
-        settings = settings_of(self.evaluation, subject.control is not None)
+        settings = settings_of(self.evaluation, subject.control is not None, self.attacks)
         return Audit(_named("column ", tensors), _named("panel ", tensors), settings)
 
 
@@ -267,6 +325,45 @@ def best_of_sweep(settings: AuditSettings) -> Interval | None:
     return best
 
 
+def _whole(data: DataSet) -> ImageSet | None:
+    """All images of a set that was cut in two only because it has no test part of its own; else None."""
+    first, second = data.train, data.test
+    if "split" not in first.provenance or first.masks is not None:
+        return None
+    pixels, labels = torch.cat([first.pixels, second.pixels]), torch.cat([first.labels, second.labels])
+    about = {name: value for name, value in first.provenance.items() if name != "split"}
+    return replace(first, pixels=pixels, labels=labels, provenance=about)
+
+
+PAGE = (RECORD, TENSORS, "report.html", "figures")
+
+
+def set_aside(store: Store, record: AuditRecord) -> Path | None:
+    """Move the page of another audit, which stands where this one's goes, into a folder of its own.
+
+    Args:
+        store: of this audit.
+        record: of this audit.
+
+    Returns:
+        The folder `earlier/KEY`; None where there was no audit, or this one.
+    """
+    if not store.has(RECORD) or _subject(old := store.read_record(RECORD)) == _subject(record):
+        return None
+    aside = store.root / "earlier" / fingerprint(_subject(old))
+    aside.mkdir(parents=True, exist_ok=True)
+    for name in PAGE:
+        if store.path(name).exists() and not (aside / name).exists():
+            store.path(name).rename(aside / name)
+    return aside
+
+
+def _subject(record: Any) -> Record:
+    """What an audit is of."""
+    models = [[model["name"], model["about"].get("sha256")] for model in record["models"]]
+    return {"settings": record["settings"], "data": record["data"]["provenance"], "models": models}
+
+
 def _named(prefix: str, tensors: Columns) -> Columns:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
@@ -281,13 +378,15 @@ def _write(
             "name": test.name, "train": len(state.train), "images": len(test), "shape": list(test.shape),
             "classes": list(test.classes), "provenance": test.provenance,
         },
-        "estimators": state.estimators.about() | {"size": list(state.size), "sigma": state.measures.sigma},
+        "estimators": ({} if settings.quick else state.estimators.about())
+        | {"size": list(state.evaluation.size), "sigma": state.measures.sigma},
         "models": [
             found[s.name].summary(name=s.name, about=s.about, resamples=settings.resamples, best=best)
             for s in subjects
         ],
         "pairs": compare(found, resamples=settings.resamples)["pairs"],
     }  # fmt: skip
+    set_aside(state.store, record)
     write_audit(state.store, record, tensors_of([found[subject.name] for subject in subjects]))
     return Result(cast(Record, record), state.store.root)
 

@@ -13,7 +13,7 @@ from pags.figures.kinds import FigureData, stem
 from pags.figures.measures import main_figure
 from pags.figures.phenomena import task_pictures as made
 from pags.figures.theory import TITLES, theory_figures
-from pags.records import AuditRecord, Record, ReproductionRecord, SweepRecord
+from pags.records import AuditRecord, ModelRecord, Record, ReproductionRecord, SweepRecord
 from pags.report import words
 from pags.report.explore import explorer
 from pags.report.grids import picture_uri
@@ -202,8 +202,15 @@ def audit_screen(record: AuditRecord, tensors: Mapping[str, Tensor]) -> Record:
     return {
         "title": "Are the gradients perceptually aligned, and why?", "answer": words.audit_answer(record),
         "chips": words.audit_chips(models), "strip": _audit_strip(record, panels),
-        "columns": words.headlines(models[0]), "headline": [(each["name"], each) for each in models],
+        "columns": _audit_columns(models[0]), "headline": [(each["name"], each) for each in models],
     }  # fmt: skip
+
+
+def _audit_columns(model: ModelRecord) -> dict[str, str]:
+    """The headline of an audit: that of sweeps, with robust accuracy and the Bayes direction."""
+    (accuracy, *rest), settings = words.headlines(model).items(), model["settings"]
+    robust = [(f"robust, radius {r:g}", f"robust {r:g}") for r in settings["radii"] if r][:2][-1:]
+    return dict([accuracy, *robust, *rest, ("Bayes cosine", f"bayes cosine {settings['targets'][0]}")])
 
 
 def _drawn(store: Store, prefix: str, figures: Mapping[str, FigureData | None]) -> list[Shown]:

@@ -81,7 +81,7 @@ def verdict(found: ModelRecord) -> str:
     """Does the model work at all; if so, are its gradients aligned (`is_aligned`), and how robust it is."""
     works = _works(found)
     if found["regime"]["rule"] == AT_CHANCE:
-        return f"{works} It is {AT_CHANCE}."
+        return f"{works} It is {AT_CHANCE}. {_diagnosis(found)}".rstrip()
     said = [works, _alignment(found), _robustness(found), *_contradictions(found)]
     return " ".join(sentence for sentence in said if sentence)
 
@@ -97,6 +97,67 @@ def _works(found: ModelRecord) -> str:
         f"Accuracy{' with untrained weights' if untrained else ''} {value:.1%} [{low:.1%}, {high:.1%}] "
         f"(chance {1 / settings['classes']:.1%}, most frequent class {settings['majority']:.1%})."
     )
+
+
+def _diagnosis(found: ModelRecord) -> str:
+    """What would make a model at chance work, and the option that does it."""
+    known = found["about"].get("diagnosis")
+    if not known:
+        return ""
+    if (better := known["better"]) is None:
+        return (
+            f"None of {len(known['tried'])} combinations of usual normalisations and orders of the classes "
+            "is better: check the weights, the architecture and the labels."
+        )
+    by = [f"as '{better['model']}'"] if better["model"] else []
+    by += [f"with the classes in the order of their names as {better['order']}"] if better["order"] else []
+    option = " (--data 'folder:PATH?classes=text')" if better["order"] == "text" else ""
+    return f"Accuracy is {better['accuracy']:.1%} {' and '.join(by)}{option}."
+
+
+def robust_titles(settings: Record) -> dict[str, str]:
+    """The columns of robust accuracy for people: under PGD alone it is an upper bound."""
+    attacks = settings.get("attacks", ["pgd"])
+    if attacks == ["pgd"]:
+        form = "robust accuracy, radius {:g} (upper bound: l2-PGD only)"
+    else:
+        form = f"robust accuracy, radius {{:g}} (l2: {', '.join(attacks)})"
+    return {f"robust {r:g}": form.format(r) for r in settings["radii"]}
+
+
+def share_of_the_way(found: ModelRecord) -> float | None:
+    """Where the first target's similarity lies between another image's score (0) and the ceiling (1)."""
+    settings = found["settings"]
+    target = settings["targets"][0]
+    for metric in settings["metrics"][:1]:
+        kind = settings["compared with"].get(target, "")
+        names = f"{metric} {target}", f"shuffled {metric} {target}", f"ceiling {metric} {kind}"
+        own, low, high = (estimate(found["means"].get(name)) for name in names)
+        if own is not None and low is not None and high is not None and high > low:
+            return (own - low) / (high - low)
+    return None
+
+
+def one_row(found: ModelRecord) -> dict[str, str]:
+    """A model in one row: does it work, how robust it is, on and off the manifold, and how aligned."""
+    settings, means = found["settings"], found["means"]
+    target = settings["targets"][0]
+
+    def text(value: float | None, form: str = ".3g") -> str:
+        return "–" if value is None else format(value, form)
+
+    robust = {
+        f"robust {r:g}": text(estimate(means.get(f"robust {r:g}")), ".1%") for r in settings["radii"] if r
+    }
+    return {
+        "accuracy": text(estimate(means.get("correct")), ".1%"), **robust,
+        "off/on": text(estimate(found["ratios"].get(f"off/on {settings['norm']:g}"))),
+        "ρ2 (chance)": f"{text(estimate(means.get(f'rho2 {target}')))} "
+        f"({text(estimate(means.get('chance rho2')))})",
+        "shuffled to ceiling": text(share_of_the_way(found), ".0%"),
+        "Bayes cosine": text(estimate(means.get(f"bayes cosine {target}"))),
+        "regime": "at chance" if found["regime"]["rule"] == AT_CHANCE else regime_name(found["regime"]),
+    }  # fmt: skip
 
 
 def _contradictions(found: ModelRecord) -> list[str]:
@@ -122,6 +183,11 @@ def audit_answer(record: AuditRecord) -> list[str]:
     models = record["models"]
     if len(models) == 1:
         return [verdict(models[0])]
+    guessing = [found for found in models if found["regime"]["rule"] == AT_CHANCE]
+    said = [f"{found['name']}: {verdict(found)}" for found in guessing]
+    models = [found for found in models if found not in guessing]
+    if not models:
+        return said
     words = {True: "aligned with the score", False: "not aligned", None: "not compared with a score"}
     aligned = [
         f"{listed(names)} {'are' if len(names) > 1 else 'is'} {words[kind]}"
@@ -133,7 +199,11 @@ def audit_answer(record: AuditRecord) -> list[str]:
         for found in models
         for ratio in [estimate(found["ratios"].get(f"off/on {found['settings']['norm']:g}"))]
     ]
-    return [f"Gradients: {'; '.join(aligned)}.", f"Output change off/on the manifold: {', '.join(ratios)}."]
+    return [
+        *said,
+        f"Gradients: {'; '.join(aligned)}.",
+        f"Output change off/on the manifold: {', '.join(ratios)}.",
+    ]
 
 
 def audit_chips(models: Sequence[ModelRecord]) -> list[tuple[str, str]]:
@@ -160,7 +230,7 @@ def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
     means, settings = found["means"], found["settings"]
     chance = {"chance": "chance rho2"}
     titles = {"correct": "accuracy", "confidence": "confidence"}
-    titles |= {f"robust {r:g}": f"accuracy under l2-PGD of radius {r:g}" for r in settings["radii"]}
+    titles |= robust_titles(settings)
     for column, title in titles.items():
         yield from _row(found, title, column, {})
     for name, value in found["ratios"].items():
