@@ -89,7 +89,8 @@ def public(package: str) -> dict[str, str]:
     folder = ROOT / "src" / "pags" / package
     file = folder / "__init__.pyi"
     text = (file if file.is_file() else folder / "__init__.py").read_text()
-    base, found = ".".join(["pags", *([package] if package else [])]), dict[str, str]()
+    base = ".".join(["pags", *([package] if package else [])])
+    found: dict[str, str] = {}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module:
             module = f"{base}.{node.module}" if node.level else node.module

@@ -57,9 +57,9 @@ class Commands(TyperGroup):
             return None
         file = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=CONTEXT)
         import_module(f"pags.cli.{COMMANDS[cmd_name][0]}").register(file)
-        for each in (file, *(group.typer_instance for group in file.registered_groups)):
-            for info in each.registered_commands if each else ():
-                info.cls = Grouped
+        groups = [group.typer_instance for group in file.registered_groups]
+        for info in (info for each in (file, *groups) if each for info in each.registered_commands):
+            info.cls = Grouped
         for info in file.registered_commands:
             if (info.name or getattr(info.callback, "__name__", "")) == cmd_name:
                 return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
