@@ -4,6 +4,8 @@ Every function and dataclass of the package is checked against its annotations w
 for the shapes, beartype for the rest. The hook must be in place before the package is first imported.
 """
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar, get_args, runtime_checkable
 
@@ -56,6 +58,9 @@ settings.load_profile("pags")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    folder = tempfile.TemporaryDirectory(prefix="pags-cache-")  # estimators of audits, not the user's
+    config.add_cleanup(folder.cleanup)
+    os.environ["PAGS_CACHE"] = folder.name
     # torch (2.15) compiles its forward-mode rules the old way on the first `torch.func.jvp`.
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:FutureWarning")
 
