@@ -12,7 +12,7 @@ from typing import Any
 
 from pags.figures.sweeps import along, described
 from pags.report.pages import write_report
-from pags.report.words import subject_title
+from pags.report.words import strip_models, subject_title
 from pags.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +75,25 @@ def models(study: str) -> str:
     return table(heading, rows)
 
 
+def headline(study: str) -> str:
+    """The standard network, the accurate one most similar to the score, and the strongest of its sweep."""
+    record: Any = Store(RESULTS / study).read_record("records/sweep.json")
+    norm = record["settings"]["measures"]["norm"]
+    rows = [
+        [
+            described(record, found), interval(found["means"]["correct"]),
+            interval(found["ratios"][f"off/on {norm:.4g}"]), interval(found["means"]["lpips logit"]),
+            interval(found["means"]["bayes cosine logit"]),
+        ]
+        for found in strip_models(record).values()
+    ]  # fmt: skip
+    heading = [
+        "network", "accuracy", f"off/on, norm {norm:.3g}", "1 − LPIPS with the score",
+        "cosine with the Bayes direction",
+    ]  # fmt: skip
+    return table(heading, rows)
+
+
 def verdicts(study: str) -> str:
     """One row per claim: the statistic with its interval, and the verdict, for each subject."""
     store = Store(RESULTS / study)
@@ -109,7 +128,7 @@ def table(heading: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [heading, ["---"] * len(heading), *rows])
 
 
-TABLES: dict[str, Callable[..., str]] = {"models": models, "verdicts": verdicts}
+TABLES: dict[str, Callable[..., str]] = {"headline": headline, "models": models, "verdicts": verdicts}
 """What a mark in a text may name."""
 
 if __name__ == "__main__":

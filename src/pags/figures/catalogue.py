@@ -49,7 +49,7 @@ FIGURES = (
            measures.manifold_dependence),
     Figure("score-share", "Where the score points", "A, proof of Theorem 2", ("sweep", "score"),
            measures.score_share),
-    Figure("natural-images", "Natural images: networks from none to excessive robustness", "1", ("shipped",),
+    Figure("natural-images", "Gradients of networks of no to excessive robustness", "1", ("shipped",),
            pictures.natural_images),
 )  # fmt: skip
 """A new figure is a row here; its function may stand here too. A user's is a `Figure` of their own."""
