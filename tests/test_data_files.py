@@ -565,7 +565,7 @@ ODD = {
     "no test set": "both train and test",
     "no class folders": "one subfolder of images per class",
     "no wnids": "class folders among n01440764",
-    "an unknown list of classes": "classes=imagenet, or no such option",
+    "an unknown list of classes": "classes=imagenet, classes=text, or no such option",
     "no size": "a size of one pixel or more",
 }
 

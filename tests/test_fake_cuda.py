@@ -519,7 +519,7 @@ def test_a_sweep_with_gallery_records_and_claims_is_that_of_the_cpu(
     galleries, columns, claimed = [], [], []
     for on in (here, there):
         made = sweeps(on)
-        made.do(("prepare",), lambda share: None)
+        made.evaluation.prepare()
         galleries.append(made.gallery())
         columns.append({n: v.cpu() for n, v in made.runs("pgd", 1.0)[0].items()})
         assert made.model_record("pgd", 1.0)["regime"]["rule"]

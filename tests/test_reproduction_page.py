@@ -344,7 +344,8 @@ def test_a_page_of_two_audited_models_has_differences_of_headline_quantities_onl
     pairs = page[page.index("Differences of the headline quantities") :]
     cells = re.findall(r'data-label="([^"]*)"', pairs[: pairs.index("</table>")])
     assert cells == [
-        "accuracy", "off/on, norm 0.5", "ρ2", "1 − LPIPS with the score", "other image’s score"
+        "accuracy", "robust, radius 0.5", "off/on, norm 0.5", "ρ2", "1 − LPIPS with the score",
+        "other image’s score", "Bayes cosine",
     ]  # fmt: skip
     assert "50 images only" in read.text
 

@@ -144,7 +144,8 @@ class Distractor:
     def do(self, what: tuple[Any, ...], report: Report) -> None:
         """Do one task."""
         made = self.measured(self.settings.variants[what[0]], what[1])
-        made.arguments["model"].ensure(report)
+        if isinstance(model := made.arguments["model"], Made):
+            model.ensure(report)
         made.ensure()
 
 
