@@ -4,9 +4,12 @@ Every function and dataclass of the package is checked against its annotations w
 for the shapes, beartype for the rest. The hook must be in place before the package is first imported.
 """
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Self, TypeVar, get_args, runtime_checkable
 
 import jaxtyping
@@ -35,6 +38,16 @@ def checked(thing: Any) -> Any:
                 if getattr(part, "_is_protocol", False):
                     runtime_checkable(part)
     return beartype(conf=CHECKS)(thing)
+
+
+def module_at(path: Path) -> ModuleType:
+    """A script or another file that is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def lazy(hint: Any) -> bool:

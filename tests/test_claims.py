@@ -1,6 +1,5 @@
 """One claim, one judge: errors against closed forms and known worlds, choices, corrections, every table."""
 
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import seeded
+from conftest import module_at, seeded
 from pags.claims import (
     CLAIMS,
     CONTRADICTED,
@@ -43,13 +42,7 @@ Columns = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
     """The networks of the benchmark, as columns."""
-    path = Path(__file__).parents[1] / "benchmarks" / "claims.py"
-    spec = importlib.util.spec_from_file_location("claims_benchmark", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(Path(__file__).parents[1] / "benchmarks" / "claims.py")
 
 
 def verdicts(records: list[ClaimRecord]) -> dict[str, str]:
@@ -297,11 +290,7 @@ def test_a_claim_of_the_users_stands_beside_the_others(simulation: ModuleType, t
         "CLAIMS = (Claim('accuracy-rises', 'mine', 'Robustness helps.', 'last − first accuracy',\n"
         "                lambda judged, chosen: [judged['accuracy'][-1] - judged['accuracy'][0]]),)\n"
     )
-    spec = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
-    assert spec
-    assert spec.loader
-    mine = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mine)
+    mine = module_at(tmp_path / "mine.py")
     models = sweep(simulation, simulation.paper)
     found = judge_sweep(models, objective="x", norm=0.5, claims=mine.CLAIMS)
     assert verdicts(found) == {"accuracy-rises": CONTRADICTED}

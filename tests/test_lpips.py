@@ -1,7 +1,6 @@
 """LPIPS against the lpips package, the laws of its definition, and what is known of its weights."""
 
 import hashlib
-import importlib.util
 import io
 import pickle
 import re
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from conftest import module_at
 from pags.errors import PagsError, UsageError
 from pags.measure.lpips import LPIPS, SMALLEST, lpips_of_files
 from pags.store import read_safetensors
@@ -141,12 +141,7 @@ def test_licences_lie_beside_the_weights() -> None:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_lpips_weights", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(SCRIPT)
 
 
 def test_layout_keeps_the_convolution(script: ModuleType) -> None:

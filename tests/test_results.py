@@ -1,22 +1,18 @@
 """What texts say of the studies in results/ is what their records say."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from conftest import module_at
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def results() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(ROOT / "scripts" / "results.py")
 
 
 def test_every_table_is_that_of_the_records(results: ModuleType) -> None:

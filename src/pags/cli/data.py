@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pags.cli.options import group
 from pags.cli.progress import ProgressLine, console
 from pags.cli.show import finish
 
@@ -19,20 +20,13 @@ Folder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(
-        name="data",
-        help="List, fetch, prepare and look at images.",
-        epilog="Example: pags data show mnist-distractor --out sheet.png",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    group.command("list", epilog="Example: pags data list")(list_sources)
-    group.command(epilog="Example: pags data fetch cifar10 --data-folder data")(fetch)
-    group.command(epilog="Example: pags data prepare imagenet64 imagenet data/imagenet64 --style edm")(
-        prepare
-    )
-    group.command(epilog="Example: pags data show 'folder:birds?size=32' --out sheet.png")(show)
-    app.add_typer(group)
+    examples = {
+        list_sources: "pags data list",
+        fetch: "pags data fetch cifar10 --data-folder data",
+        prepare: "pags data prepare imagenet64 imagenet data/imagenet64 --style edm",
+        show: "pags data show 'folder:birds?size=32' --out sheet.png",
+    }
+    group(app, "data", "List, fetch, prepare and look at images.", examples)
 
 
 def list_sources(folder: Folder = None) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -49,6 +49,24 @@ def command(
         return function
 
     return register
+
+
+def group(app: typer.Typer, name: str, about: str, commands: Mapping[Any, str]) -> None:
+    """Registers commands of a command, such as `pags data fetch`.
+
+    Args:
+        app: where the group goes.
+        name, about: of the group.
+        commands: functions with an example of each; a command has the name of its function up to a "_".
+    """
+    made = typer.Typer(
+        name=name, help=about, epilog=f"Example: {next(iter(commands.values()))}", no_args_is_help=True,
+        rich_markup_mode=None,
+    )  # fmt: skip
+    made.callback()(lambda: None)  # so that a single command stays a word of its own
+    for function, example in commands.items():
+        made.command(function.__name__.partition("_")[0], epilog=f"Example: {example}")(function)
+    app.add_typer(made)
 
 
 def flat(settings: type[Settings], without: Sequence[str] = ()) -> list[tuple[str, FieldInfo]]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pags.cli.options import group
 from pags.cli.progress import ProgressLine, console
 from pags.cli.show import finish
 
@@ -13,17 +14,12 @@ Folder = Annotated[Path, typer.Argument(help="What a run wrote to, its --out.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(
-        name="store",
-        help="Look after what was kept: verify it, clear leftovers, take it elsewhere.",
-        epilog="Example: pags store verify pags-out/digits-smoke",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    group.command(epilog="Example: pags store verify pags-out/digits-smoke")(verify)
-    group.command(epilog="Example: pags store gc pags-out/digits-smoke")(gc)
-    group.command(epilog="Example: pags store export pags-out/digits-smoke digits.zip")(export)
-    app.add_typer(group)
+    examples = {
+        verify: "pags store verify pags-out/digits-smoke",
+        gc: "pags store gc pags-out/digits-smoke",
+        export: "pags store export pags-out/digits-smoke digits.zip",
+    }
+    group(app, "store", "Look after what was kept: verify it, clear leftovers, take it elsewhere.", examples)
 
 
 def verify(folder: Folder) -> None:

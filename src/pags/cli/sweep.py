@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pags.cli.options import group
 from pags.cli.progress import console, duration
 from pags.cli.show import finish
 from pags.errors import UsageError
@@ -14,16 +15,8 @@ from pags.experiments.plan import seconds_left, states
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(
-        name="sweep",
-        help="How far a run is that goes on elsewhere, or was interrupted.",
-        epilog="Example: pags sweep status pags-out/digits-smoke",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    group.callback()(lambda: None)  # so that `status` stays a word of its own
-    group.command(epilog="Example: pags sweep status pags-out/digits-smoke --json")(status)
-    app.add_typer(group)
+    examples = {status: "pags sweep status pags-out/digits-smoke --json"}
+    group(app, "sweep", "How far a run is that goes on elsewhere, or was interrupted.", examples)
 
 
 def status(
