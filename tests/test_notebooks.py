@@ -12,7 +12,6 @@ BOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.xfail(strict=False, reason="the kernel of your_own_objective died once, not understood yet")
 def test_a_notebook_runs_and_prints_little(path: Path, tmp_path: Path) -> None:
     book: Any = nbformat.read(path, as_version=4)
     client = NotebookClient(
