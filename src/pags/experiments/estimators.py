@@ -290,11 +290,11 @@ def small_settings(data: ImageSet, latent: int | None) -> tuple[Manifold, Score]
     adam: dict[str, Any] = {"batch_size": 64, "optimizer": "adam", "weight_decay": 0}
     manifold = Manifold(
         latent=latent, widths=coder[: halvings(data.shape, len(coder))],
-        plan=Plan(epochs=epochs["autoencoder"], learning_rate=2e-3, **adam),
+        plan=Plan(epochs=epochs["autoencoder"], learning_rate=2e-3, **adam), precision="auto",
     )  # fmt: skip
     score = Score(
         widths=unet[: 1 + halvings(data.shape, len(unet) - 1)], conditional=len(data) >= FEW,
-        plan=Plan(epochs=epochs["denoiser"], learning_rate=3e-3, average=0.99, **adam),
+        plan=Plan(epochs=epochs["denoiser"], learning_rate=3e-3, average=0.99, **adam), precision="auto",
     )  # fmt: skip
     return manifold, score
 
