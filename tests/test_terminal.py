@@ -15,7 +15,7 @@ import made_records as made
 import pags
 from pags.cli import COMMANDS
 from pags.cli.output import PANELS, Grouped, Output
-from pags.cli.show import interval_text, number_text, show_claims, show_table
+from pags.cli.show import finish, interval_text, number_text, show_claims, show_table
 from test_cli import made_command, run
 from test_reproduction_page import folder_of
 
@@ -129,3 +129,12 @@ def test_help_has_its_options_in_groups_that_can_be_overlooked(name: str) -> Non
 def test_every_grouped_option_is_one_of_some_command() -> None:
     known = {param.name for name in COMMANDS if name not in GROUPS for param in made_command(name).params}
     assert {name for names in PANELS.values() for name in names} <= known
+
+
+def test_a_folder_of_many_figures_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    figures = [tmp_path / "figures" / f"{n}.svg" for n in range(10)]
+    finish({}, [tmp_path / "audit.json", *figures])
+    said = capsys.readouterr().out.split()
+    assert said == ["wrote", f"{tmp_path / 'figures'}/", "(10", "files)", str(tmp_path / "audit.json")]
+    finish({}, figures[:9])
+    assert capsys.readouterr().out.split() == ["wrote", *map(str, figures[:9])]

@@ -1,7 +1,9 @@
 """What commands print in the end: tables that fit the terminal, verdicts, and the files that they wrote."""
 
 import json
+import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from pags.records import ClaimRecord
 
 WIDE = 200
 """Columns where the output is no terminal and nothing says how wide it is."""
+MANY = 9
+"""Files of one folder that are named one by one."""
 
 
 def number_text(value: float | None, sign: str = "") -> str:
@@ -70,4 +74,11 @@ def finish(answer: Mapping[str, Any], files: Sequence[Path] = ()) -> None:
     elif Output.form == "quiet":
         print("\n".join(named or [" ".join(f"{name} {value}" for name, value in answer.items())]))
     elif files:
-        console.print("\n".join(["wrote", *(f"  {name}" for name in named)]), markup=False)
+        console.print("\n".join(["wrote", *(f"  {name}" for name in _in_short(files))]), markup=False)
+
+
+def _in_short(files: Sequence[Path]) -> list[str]:
+    """Paths, of a folder with more than `MANY` only their number."""
+    folders = Counter(path.parent for path in files)
+    few = [f"{path}" for path in files if folders[path.parent] <= MANY]
+    return [*(f"{folder}{os.sep} ({n} files)" for folder, n in folders.items() if n > 3), *few]
