@@ -82,4 +82,4 @@ def _in_short(files: Sequence[Path]) -> list[str]:
     """Paths, of a folder with more than `MANY` only their number."""
     folders = Counter(path.parent for path in files)
     few = [f"{path}" for path in files if folders[path.parent] <= MANY]
-    return [*(f"{folder}{os.sep} ({n} files)" for folder, n in folders.items() if n > 3), *few]
+    return [*(f"{folder}{os.sep} ({n} files)" for folder, n in folders.items() if n > MANY), *few]
