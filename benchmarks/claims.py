@@ -47,6 +47,7 @@ def null(strength: float) -> dict[str, float]:
     return {
         "on": 0.4, "off": 0.4, "rho1": 0.75, "accuracy": 0.93, "alignment": 0.3, "bayes": 0.2, "gain": 0.0,
         "ratio": 0.0, "energy": 0.5, "informative": 0.5, "named": 0.5, "psnr": 15.0, "tangent": 0.1,
+        "loss": 0.1,
     }  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def paper(strength: float) -> dict[str, float]:
         "accuracy": 0.95 - 0.4 * lost, "alignment": 0.2 + 0.4 * bump, "bayes": 0.3 + 0.25 * bump,
         "gain": 0.2 * (1 - gained), "ratio": 0.5 + gained, "energy": 0.55 + 0.2 * gained, "informative": 0.55,
         "named": 0.3 + 0.6 * gained, "psnr": 14 + 2 * gained, "tangent": 0.03,
+        "loss": 0.1 + lost,
     }  # fmt: skip
 
 
@@ -105,6 +107,7 @@ class World:
             "squared change": squared, "squared change off": squared * share.clamp(max=1),
             "chance rho2": torch.full((self.n,), 0.75, dtype=torch.float64),
             "correct": self.share(true["accuracy"], 0.004),
+            "training loss": true["loss"] * self.around(0, 0.8, 0.08).exp(),
             "bayes cosine logit": self.around(true["bayes"], 0.15, 0.01),
             "smooth 0.1 bayes cosine logit": self.around(true["bayes"] + true["gain"], 0.15, 0.01),
             "energy on signal": self.around(true["energy"], 0.15, 0.02),

@@ -1,6 +1,7 @@
 """The laws of the one measuring path: an audit is a row of a sweep, and nothing is asked for twice."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ def assert_equal(found: Columns, expected: Columns) -> None:
         assert torch.equal(found[name].nan_to_num(-9), column.nan_to_num(-9)), name
 
 
+def shared(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What an audit measures too: an audit knows nothing of a model's training images."""
+    return {name: value for name, value in row.items() if not name.startswith("training ")}
+
+
 # --- a model audited is its row in a sweep ---------------------------------------------------------------
 
 
@@ -52,9 +58,10 @@ def test_a_model_audited_equals_its_row_in_a_sweep(
     subject = experiment.model(objective, strength)
     row = experiment.columns(subject)
     audit = pags.audit(network_of(subject), experiment.evaluation, gallery=2)
-    assert_equal(audit.columns, row)
+    assert_equal(audit.columns, shared(row))
+    assert set(row) - set(audit.columns) == {"training loss", "training correct"}
     record, summary = experiment.model_record(objective, strength), audit.summary(resamples=50)
-    assert record["means"] == summary["means"]
+    assert shared(record["means"]) == summary["means"]
     assert record["above_shuffled"] == summary["above_shuffled"]
 
 
@@ -75,7 +82,7 @@ def test_the_command_measures_what_the_sweep_measured(experiment: Experiment, tm
     state.evaluation = experiment.evaluation  # in place of one with estimators of its own
     audit = state.audited(state.subjects([str(file)])[0])
     own = {name: column for name, column in audit.columns.items() if not name.startswith("control ")}
-    assert_equal(own, row)
+    assert_equal(own, shared(row))
 
 
 def test_the_order_of_models_changes_no_bit(experiment: Experiment) -> None:
@@ -97,7 +104,8 @@ def test_an_evaluation_set_in_memory_gives_what_one_on_disk_gives(experiment: Ex
         experiment.data.test, tangent=made.tangent, denoiser=made.denoiser, second=made.second,
         measures=measures,
     )  # fmt: skip
-    assert_equal(measured(network, evaluation), experiment.columns(experiment.model("pgd", 1.5)))
+    row = experiment.columns(experiment.model("pgd", 1.5))
+    assert_equal(measured(network, evaluation), shared(row))
 
 
 def test_numbers_of_pictures_are_those_of_their_images(experiment: Experiment) -> None:
@@ -109,6 +117,21 @@ def test_numbers_of_pictures_are_those_of_their_images(experiment: Experiment) -
         torch.testing.assert_close(shown[metric], columns[f"{metric} logit"][places], atol=1e-4, rtol=1e-4)
     off = 1 - shown["on gradient"].flatten(1).square().sum(1) / shown["gradient"].flatten(1).square().sum(1)
     torch.testing.assert_close(off, columns["rho2 logit"][places], atol=1e-4, rtol=1e-3)
+
+
+def test_a_sweep_says_how_well_each_network_fits_its_training_images(experiment: Experiment) -> None:
+    subject, fitted = experiment.model("pgd", 0.5), experiment.fitted
+    assert fitted is not None
+    assert len(fitted) == len(experiment.data.test)
+    row = experiment.columns(subject)
+    with torch.no_grad():
+        told = network_of(subject).eval()(fitted.images).log_softmax(1)
+    expected = -told[torch.arange(len(fitted)), fitted.labels]
+    torch.testing.assert_close(row["training loss"], expected)
+    assert torch.equal(row["training correct"], (told.argmax(1) == fitted.labels).float())
+    fewer = dataclasses.replace(experiment, settings=experiment.settings.with_(train_images=20))
+    assert fewer.fitted is None
+    assert "training loss" not in fewer.columns(fewer.untrained())
 
 
 # --- how often things are asked for ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ Tables, figures and pages are functions of these alone. Quantities are columns w
 
 * `correct`, `confidence`, `robust R`: accuracy, probability of the predicted class, accuracy under all l2
   attacks that the settings name, of radius R (`pgd R`: under PGD alone, where there are others);
+* `training loss`, `training correct`: cross-entropy and accuracy on as many training images, in sweeps;
 * `on N`, `off N`, `any N`: change of the output under perturbations of norm N inside the tangent space, in
   its complement, and isotropic (chance level); `squared change off`, `squared change`: Definition 1;
 * `rho2 T`: share of the energy of the gradient of target T outside the tangent space; `chance rho2`;

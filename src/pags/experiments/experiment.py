@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pags.arrays import project
@@ -18,6 +19,7 @@ from pags.auditing.columns import measured, pictures
 from pags.auditing.evaluation import short_name
 from pags.auditing.result import model_record
 from pags.auditing.run import settings_of
+from pags.classifiers.modes import predict
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load_data
 from pags.errors import PagsError, TrainingDiverged
@@ -54,10 +56,18 @@ SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Noise levels, in EDM's unit, at which the score's share in the tangent space is taken."""
 
 
-@columns("measures", revision=2)
-def measures(model: Any, evaluation: EvaluationSet, control: Any = None) -> Columns:
-    """Everything that is measured of one classifier, one number per image."""
-    return measured(model, evaluation, control=control)
+@columns("measures", revision=3)
+def measures(
+    model: Any, evaluation: EvaluationSet, control: Any = None, fitted: ImageSet | None = None
+) -> Columns:
+    """Everything that is measured of one classifier, one number per image; and how well it fits as many
+    images of its training, as they are (without crops and flips: section 3.3, Argument 1)."""
+    found = measured(model, evaluation, control=control)
+    if fitted is not None:
+        logits = predict(model, fitted.images)
+        found["training loss"] = F.cross_entropy(logits, fitted.labels, reduction="none").cpu()
+        found["training correct"] = (logits.argmax(1) == fitted.labels).to(logits).cpu()
+    return found
 
 
 @dataclass
@@ -98,6 +108,12 @@ class Experiment:
     def evaluation(self) -> EvaluationSet:
         """The measured images with their tangent spaces and scores."""
         return self.evaluation_of(self.data.test)
+
+    @cached_property
+    def fitted(self) -> ImageSet | None:
+        """As many training images as are measured; None where there are fewer."""
+        train, count = self.data.train, len(self.data.test)
+        return train.sample(count, self.settings.seed) if len(train) >= count else None
 
     def evaluation_of(self, images: ImageSet, **changes: Any) -> EvaluationSet:
         """Other images, or other measures, with the same estimators."""
@@ -144,7 +160,12 @@ class Experiment:
 
     def measured(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Made[Columns]:
         """The columns of one classifier, to be."""
-        return self.cache.made(measures, model=subject.network, evaluation=evaluation or self.evaluation)
+        given = (
+            {"evaluation": evaluation}
+            if evaluation
+            else {"evaluation": self.evaluation, "fitted": self.fitted}
+        )
+        return self.cache.made(measures, model=subject.network, **given)
 
     def columns(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Columns:
         """Everything that is measured of one classifier."""
