@@ -6,6 +6,7 @@ A text marks a table by `<!-- table NAME STUDY … -->` and `<!-- end -->`; the 
 """
 
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ IMAGES = {
     "demo-figure-3.png": "digits/figures/figure-03.png",
 }
 """Pictures of the texts, and the figures that they are."""
-MARKED = re.compile(r"(<!-- table ([\w-]+)((?: [\w-]+)+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+SIMILARITIES = {"lpips": "1 − LPIPS", "cosine": "cosine", "bayes cosine": "cosine with the Bayes direction"}
+MARKED = re.compile(r"(<!-- table ([\w-]+)((?: [\w/-]+)+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -94,6 +96,52 @@ def headline(study: str) -> str:
     return table(heading, rows)
 
 
+def audits(study: str) -> str:
+    """One row per network that others trained: how, and the headline quantities."""
+    record: Any = Store(RESULTS / study).read_record("audit.json")
+    settings = record["models"][0]["settings"]
+    radius, norm = settings["radii"][1], settings["norm"]
+    rows = []
+    for found in record["models"]:
+        means, ratios = found["means"], found["ratios"]
+        numbers = (
+            means["correct"], means[f"robust {radius:g}"], ratios[f"off/on {norm:.4g}"], ratios["rho1"],
+            means["low frequency logit"], means["lpips logit"], means["shuffled lpips logit"],
+            means["bayes cosine logit"],
+        )  # fmt: skip
+        rows.append([*published(found), *map(interval, numbers), found["regime"]["name"] or "–"])
+    chance = record["models"][0]["means"]["chance rho2"]["estimate"]
+    heading = [
+        "network", "training", "accuracy", f"robust accuracy, radius {radius:g}", f"off/on, norm {norm:.3g}",
+        f"ρ1 (chance {chance:.3g})", "power at low frequencies", "1 − LPIPS with the score",
+        "… with another image’s score", "cosine with the Bayes direction", "regime",
+    ]  # fmt: skip
+    return table(heading, rows)
+
+
+def estimates(*studies: str) -> str:
+    """The same networks, compared with several estimates of the score: those of each study."""
+    records: list[Any] = [Store(RESULTS / study).read_record("audit.json") for study in studies]
+    rows = [
+        [published(found)[0]]
+        + [
+            interval(record["models"][place]["means"][f"{measure} logit"])
+            for measure in SIMILARITIES
+            for record in records
+        ]
+        for place, found in enumerate(records[0]["models"])
+    ]
+    names = [Path(study).name for study in studies]
+    return table(["network", *(f"{said}, {n}" for said in SIMILARITIES.values() for n in names)], rows)
+
+
+def published(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and training of a network that others trained."""
+    told = tomllib.loads((RESULTS / "published" / "networks.toml").read_text())
+    own = told[found["name"].partition("?")[0]]
+    return own["title"], own["training"]
+
+
 def verdicts(study: str) -> str:
     """One row per claim: the statistic with its interval, and the verdict, for each subject."""
     store = Store(RESULTS / study)
@@ -128,7 +176,9 @@ def table(heading: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [heading, ["---"] * len(heading), *rows])
 
 
-TABLES: dict[str, Callable[..., str]] = {"headline": headline, "models": models, "verdicts": verdicts}
+TABLES: dict[str, Callable[..., str]] = {
+    "headline": headline, "models": models, "verdicts": verdicts, "audits": audits, "estimates": estimates,
+}  # fmt: skip
 """What a mark in a text may name."""
 
 if __name__ == "__main__":

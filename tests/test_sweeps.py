@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import _ExecutorManagerThread
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -107,17 +108,21 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def started() -> Callable[..., Any]:
-    """Starts a function in a process that has everything imported already."""
+def started() -> Iterator[Callable[..., Any]]:
+    """Starts a function in a process that has everything imported already, and does not outlive the test."""
+    every = list[Any]()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pags.experiments.engines", "pags.experiments.cache", "pytest"])
 
     def start(function: Callable[..., None], *given: Any, **named: Any) -> Any:
         process = context.Process(target=function, args=given, kwargs=named)
         process.start()
+        every.append(process)
         return process
 
-    return start
+    yield start
+    for process in every:
+        process.kill()
 
 
 # --- leases ----------------------------------------------------------------------------------------------
@@ -277,6 +282,24 @@ def forked_workers(folder: Path, **where: Any) -> None:
     context = multiprocessing.get_context("forkserver")
     multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
     sweep(folder, engine="local", workers=2, **where)
+
+
+def late_manager(folder: Path) -> None:
+    """The thread that ends the workers is slower than the end of the process."""
+    ended = _ExecutorManagerThread.shutdown_workers
+
+    def late(thread: _ExecutorManagerThread) -> None:
+        time.sleep(1)
+        ended(thread)
+
+    _ExecutorManagerThread.shutdown_workers = late
+    forked_workers(folder)
+
+
+def test_a_run_in_a_process_of_multiprocessing_ends(tmp_path: Path, started: Callable[..., Any]) -> None:
+    run = started(late_manager, tmp_path)
+    run.join(100)
+    assert run.exitcode == 0
 
 
 def two_shards(start: Callable[..., Any], folder: Path) -> list[Any]:

@@ -276,8 +276,10 @@ def _in_processes(worker: _Worker, count: int, told: _Told) -> Iterator[Pool]:
     try:
         yield pool
     finally:
-        pool.executor.shutdown(wait=False, cancel_futures=True)
-        if pool.running:  # an error, or Ctrl-C: what has been begun is not waited for
+        # An error, or Ctrl-C: what has been begun is not waited for. Idle workers are: a process that was
+        # started by multiprocessing closes their queue when it ends, and would then wait for them for ever.
+        pool.executor.shutdown(wait=not pool.running, cancel_futures=True)
+        if pool.running:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         said.close()
