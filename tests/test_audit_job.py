@@ -23,6 +23,7 @@ from pags.experiments.audit import RECORD, TENSORS, Auditing, AuditSettings, run
 from pags.experiments.cache import Cache, Lazy
 from pags.experiments.classifiers import Subject
 from pags.experiments.estimators import Estimators, at_size, principal_dimension, small_settings
+from pags.experiments.settings import Manifold
 from pags.manifold.autoencoder import Autoencoder, load_autoencoder
 from pags.report.pages import write_audit_report
 from pags.report.words import rows, verdict
@@ -296,6 +297,25 @@ def test_principal_dimension_of_what_has_one() -> None:
     assert principal_dimension(images) == 4  # three, but no fewer than four
     assert 15 <= principal_dimension(load_data("digits").train.images) <= 30
     assert principal_dimension(torch.full((20, 1, 8, 8), 0.5)) == 4
+
+
+def test_an_audit_that_names_no_dimension_has_the_principal_one(tmp_path: Path) -> None:
+    state = Auditing(AuditSettings(images=30, data="digits"), Store(tmp_path))
+    found = state.estimators
+    assert found.latent == principal_dimension(found.train.images[:2000]) != 16
+    assert Auditing(AuditSettings(images=30, latent=7), Store(tmp_path)).estimators.latent == 7
+
+
+@pytest.mark.parametrize("settings", [Manifold(latent=None), Measures(norms=None, norm=None, seed=3)])
+def test_a_changed_copy_keeps_the_none_that_was_said(settings: Any) -> None:
+    """A changed copy put defaults in the place of None, so that every audit had k = 16."""
+    copy = settings.with_()
+    assert copy == settings
+    assert copy.model_fields_set == settings.model_fields_set
+
+
+def test_a_change_to_none_is_the_default() -> None:
+    assert Manifold(latent=5).with_(latent=None).latent == Manifold().latent
 
 
 def test_an_autoencoder_is_read_back_from_its_weights(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def late_manager(folder: Path) -> None:
         time.sleep(1)
         ended(thread)
 
-    _ExecutorManagerThread.shutdown_workers = late
+    _ExecutorManagerThread.shutdown_workers = late  # type: ignore[method-assign, assignment]
     forked_workers(folder)
 
 

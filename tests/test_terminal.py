@@ -132,9 +132,9 @@ def test_every_grouped_option_is_one_of_some_command() -> None:
 
 
 def test_a_folder_of_many_figures_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    figures = [tmp_path / "figures" / f"{n}.svg" for n in range(10)]
+    figures = [tmp_path / "figures" / f"{n}.svg" for n in range(21)]
     finish({}, [tmp_path / "audit.json", *figures])
     said = capsys.readouterr().out.split()
-    assert said == ["wrote", f"{tmp_path / 'figures'}/", "(10", "files)", str(tmp_path / "audit.json")]
-    finish({}, figures[:9])
-    assert capsys.readouterr().out.split() == ["wrote", *map(str, figures[:9])]
+    assert said == ["wrote", f"{tmp_path / 'figures'}/", "(21", "files)", str(tmp_path / "audit.json")]
+    finish({}, figures[:20])
+    assert capsys.readouterr().out.split() == ["wrote", *map(str, figures[:20])]

@@ -33,8 +33,16 @@ class Settings(BaseModel):
         Raises:
             UsageError: an unknown name, or a value out of range.
         """
+        given = {name: value for name, value in said.items() if value is not None}
+        return cls._checked(given, where, suggestion, spelled)
+
+    @classmethod
+    def _checked(
+        cls, given: Mapping[str, Any], where: str = "settings", suggestion: str = "",
+        spelled: Callable[[str], str] = str,
+    ) -> Self:  # fmt: skip
         try:
-            return cls(**{name: value for name, value in said.items() if value is not None})
+            return cls(**given)
         except ValidationError as error:
             raise UsageError(
                 f"{where} in their range",
@@ -45,11 +53,14 @@ class Settings(BaseModel):
     def with_(self, **changes: Any) -> Self:
         """A copy with some values changed, checked again; what was never said counts as unsaid still.
 
+        Args:
+            changes: values by name; None takes a value back to its default.
+
         Raises:
             UsageError: an unknown name, or a value out of range.
         """
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self).of(said | changes)
+        kept = {n: getattr(self, n) for n in self.model_fields_set if n not in changes}
+        return self._checked(kept | {n: value for n, value in changes.items() if value is not None})
 
 
 def first_problem(error: ValidationError, spelled: Callable[[str], str] = str) -> str:

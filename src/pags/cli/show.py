@@ -14,7 +14,7 @@ from pags.records import ClaimRecord
 
 WIDE = 200
 """Columns where the output is no terminal and nothing says how wide it is."""
-MANY = 9
+MANY = 20
 """Files of one folder that are named one by one."""
 
 
