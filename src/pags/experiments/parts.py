@@ -7,7 +7,7 @@ from typing import Any
 
 from pags.auditing.evaluation import short_name
 from pags.errors import UsageError
-from pags.experiments import distractor, experiment, generation, manifold, smoothgrad, transfer
+from pags.experiments import bayes, distractor, experiment, generation, manifold, smoothgrad, transfer
 from pags.experiments.cache import Columns
 from pags.experiments.engines import Progress
 from pags.experiments.settings import Common, ExperimentSettings
@@ -23,6 +23,7 @@ PARTS = (
     "generation",
     "smoothgrad",
     "manifold",
+    "bayes",
     "world",
     "shipped",
 )
@@ -146,6 +147,11 @@ class Parts:
         assert self.sweep
         sweep = next(s for s in self.settings.sweeps if s.objective == self.objective)
         return manifold.manifold_dependence(self.experiment, sweep, self._part("tangent spaces"))
+
+    @cached_property
+    def bayes(self) -> Record:
+        """The denoiser's own classifier, measured as the networks are."""
+        return bayes.bayes_line(self.experiment, self._part("Bayes line"))
 
     @property
     def objective(self) -> str:

@@ -47,6 +47,8 @@ FIGURES = (
            measures.smoothgrad),
     Figure("manifold", "How the numbers depend on the tangent spaces", "4; B.6", ("sweep", "manifold"),
            measures.manifold_dependence),
+    Figure("bayes-line", "Networks beside the denoiser's own classifier", "5; 3.3", ("sweep", "bayes"),
+           measures.bayes_line),
     Figure("score-share", "Where the score points", "A, proof of Theorem 2", ("sweep", "score"),
            measures.score_share),
     Figure("natural-images", "Gradients of networks of no to excessive robustness", "1", ("shipped",),

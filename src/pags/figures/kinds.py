@@ -46,6 +46,8 @@ class Parts(Protocol):
     def smoothgrad(self) -> Record: ...
     @property
     def manifold(self) -> Record: ...
+    @property
+    def bayes(self) -> Record: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Figure:
         title: what it shows.
         place: where the paper has it; empty for a figure of a user.
         needs: which parts of the experiment it is drawn from: world, sweep, score, transfer, distractor,
-            generation, smoothgrad, manifold, shipped.
+            generation, smoothgrad, manifold, bayes, shipped.
         data: makes it, with `grid` or `curves`.
     """
 

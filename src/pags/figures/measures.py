@@ -174,3 +174,31 @@ def manifold_dependence(parts: Parts) -> FigureData:
         "directions of the tangent spaces, by the estimator of the other figures and by another one."
     )
     return curves(caption, rows)
+
+
+def bayes_line(parts: Parts) -> FigureData:
+    """off/on and accuracy along each sweep, beside those of the classifier that the denoiser implies."""
+    record, found = parts.sweep, parts.bayes
+    norm = found["norm"]
+    level = {
+        quantity: {f"p_σ(y | x), σ = {each['sigma']:g}": each[quantity] for each in found["levels"]}
+        for quantity in ("off/on", "correct")
+    }
+    rows: list[list[Panel]] = [[], []]
+    for line in record["sweeps"]:
+        models = sweeps.along(record, line)
+        ratio = [each["ratios"].get(f"off/on {norm:g}") for each in models]
+        for row, quantity, y, values, title in (
+            (rows[0], "off/on", f"off/on, norm {norm:g}", ratio, line["title"]),
+            (rows[1], "correct", "accuracy", sweeps.points(models, "correct"), ""),
+        ):
+            series = [Series("networks", "accuracy", values)]
+            axis = sweeps.axis(line)
+            row.append(
+                Panel(title, axis, sweeps.ticks(line), y, series, references=level[quantity], zero=True)
+            )
+    caption = (
+        f"Lines: the Bayes classifier under noise of level σ, by this study's denoiser, on {found['images']} "
+        "images. By the paper's argument good networks come near it, and are off-manifold robust where it is."
+    )
+    return curves(caption, rows)

@@ -1,3 +1,4 @@
+from .classifier import DenoisingClassifier as DenoisingClassifier
 from .denoiser import BlindDenoiser as BlindDenoiser
 from .denoiser import Denoiser as Denoiser
 from .denoiser import as_denoiser as as_denoiser
