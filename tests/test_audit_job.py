@@ -88,6 +88,8 @@ def test_a_new_users_files_end_to_end(
     assert all(path.is_file() for path in named)
     record = json.loads((out / RECORD).read_text())
     assert [model["name"] for model in record["models"]] == models
+    titles = [row.title for row in rows(record["models"][0])]
+    assert len(set(titles)) == len(titles), "each number has a name of its own"
     assert {"estimate", "low", "high", "level"} == set(record["models"][0]["means"]["cosine logit"])
     assert record["models"][0]["about"]["sha256"] != record["models"][1]["about"]["sha256"]
     assert [(pair["first"], pair["second"]) for pair in record["pairs"]] == [tuple(models)]
@@ -471,3 +473,20 @@ def test_the_verdict_says_what_the_intervals_say() -> None:
     titles = [row.title for row in rows(model_record(0.5, 1.0))]
     assert titles[0] == "accuracy"
     assert any(title.startswith("cosine, logit") for title in titles)
+
+
+def test_rows_name_what_a_gradient_is_compared_with_and_each_ratio() -> None:
+    """A SmoothGrad compared with the Bayes direction stood as one compared with the score."""
+    record = model_record(0.5, 1.0)
+    smooth = {f"smooth 0.1 {each}cosine logit": interval(0.2) for each in ("", "bayes ")}
+    record["means"] |= smooth | {"bayes cosine logit": interval(0.3), "chance rho2": interval(0.9)}
+    record["ratios"] |= {
+        name: interval(0.7) for name in ("rho1", "rho2 logit", "rho2 loss", "attacked off/on")
+    }
+    found = {row.title: row.lines for row in rows(record)}
+    assert found["cosine, SmoothGrad of logit and score of all"].keys() == {"floor"}
+    assert found["cosine, logit and Bayes direction"] == {}
+    assert found["cosine, SmoothGrad of logit and Bayes direction"] == {}
+    assert found["ρ2 of the logit, weighted as ρ1"] == found["ρ1 (Definition 1)"] == {"chance": 0.9}
+    assert found["attacked change off / on"] == {"no difference": 1.0}
+    assert not any("loss" in title for title in found), "a target that is not shown"

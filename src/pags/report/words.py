@@ -1,5 +1,6 @@
 """What the records say in sentences and in rows of tables; the command line prints the same."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -234,10 +235,15 @@ def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
     for column, title in titles.items():
         yield from _row(found, title, column, {})
     for name, value in found["ratios"].items():
-        if value is not None and name != "rho1":
-            yield Row(name.replace("off/on", "change off / on, norm"), value, {"no difference": 1.0})
-        elif value is not None:
-            yield Row("ρ1 (Definition 1)", value, _levels(found, chance))
+        kind, _, of = name.partition(" ")
+        if value is None or (kind == "rho2" and of not in chosen):
+            continue
+        if kind in ("rho1", "rho2"):
+            said = "ρ1 (Definition 1)" if kind == "rho1" else f"ρ2 of the {target_title(of)}, weighted as ρ1"
+            yield Row(said, value, _levels(found, chance))
+        else:
+            said = "attacked change off / on" if kind == "attacked" else f"change off / on, norm {of}"
+            yield Row(said, value, {"no difference": 1.0})
     for target in chosen:
         kind, said = settings["compared with"].get(target, ""), target_title(target)
         lines = chance | {"untrained": f"control rho2 {target}", "the score itself": f"rho2 score {kind}"}
@@ -246,17 +252,23 @@ def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
         for target in chosen:
             kind, said = settings["compared with"].get(target, ""), target_title(target)
             for column in _similarities(means, f"{metric} {target}"):
-                lines = {
-                    "floor": f"floor {metric} {kind}", "another image's score": f"shuffled {column}",
-                    "ceiling": f"ceiling {metric} {kind}", "untrained": f"control {column}",
-                }  # fmt: skip
                 of = f"SmoothGrad of {said}" if column.startswith("smooth ") else said
+                lines = {"untrained": f"control {column}"}
+                if "bayes " in column:
+                    lines |= {"another image's direction": f"shuffled {column}"}
+                    yield from _row(found, f"{metric_title(metric)}, {of} and Bayes direction", column, lines)
+                    continue
+                lines |= {
+                    "floor": f"floor {metric} {kind}", "another image's score": f"shuffled {column}",
+                    "ceiling": f"ceiling {metric} {kind}",
+                }  # fmt: skip
                 yield from _row(found, f"{metric_title(metric)}, {of} and score of {kind}", column, lines)
 
 
 def _similarities(means: Mapping[str, object], plain: str) -> list[str]:
-    """The column of a target's similarity, and those of its SmoothGrad."""
-    return [n for n in means if n == plain or (n.startswith("smooth ") and n.endswith(f" {plain}"))]
+    """The columns of a target's similarity, with the score and the Bayes direction, and of its SmoothGrad."""
+    own = re.compile(rf"(smooth \S+ )?(bayes )?{re.escape(plain)}")
+    return [name for name in means if own.fullmatch(name)]
 
 
 def _row(found: ModelRecord, title: str, column: str, lines: Mapping[str, str]) -> Iterator[Row]:
