@@ -22,6 +22,7 @@ TEXTS = ("README.md", "docs/results.md")
 IMAGES = {
     "natural-images.png": "cifar10-jpeg/figures/natural-images.png",
     "cifar10-figure-3.png": "cifar10-jpeg/figures/figure-03.png",
+    "digits-bayes-line.png": "digits/figures/bayes-line.png",
     "digits-manifold.png": "digits/figures/manifold.png",
     "demo-figure-3.png": "digits/figures/figure-03.png",
 }

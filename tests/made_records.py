@@ -209,7 +209,7 @@ def audit_record(names: Sequence[str] = ("standard", "robust")) -> AuditRecord:
     return {
         "settings": {"seed": 0}, "data": data_record(), "estimators": estimators, "models": models,
         "pairs": pairs, "made": MADE,
-    }  # type: ignore[typeddict-unknown-key]  # fmt: skip
+    }  # fmt: skip
 
 
 def audit_tensors(record: AuditRecord) -> dict[str, Tensor]:

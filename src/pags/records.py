@@ -147,6 +147,8 @@ class AuditRecord(TypedDict):
     models: list[ModelRecord]
     pairs: list[Record]
     """`first`, `second` and `differences` by column, paired by image."""
+    made: NotRequired[Record]
+    """Command, date, machine and versions."""
 
 
 class ReproductionRecord(TypedDict):

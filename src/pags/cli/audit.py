@@ -8,7 +8,7 @@ import typer
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console
-from pags.cli.show import finish, interval_text, number_text, show_table
+from pags.cli.show import finish, interval_text, number_text, said, show_table
 from pags.experiments.audit import RECORD, TENSORS, AuditSettings, run_audit
 from pags.records import AuditRecord, ModelRecord
 from pags.report.pages import write_audit_report
@@ -47,7 +47,7 @@ def audit(
     store = Store(out)
     with ProgressLine() as progress:
         before = set(store.root.glob("earlier/*"))
-        record = run_audit(models, settings, store, progress)
+        record = run_audit(models, settings, store, progress, command=said())
         aside = next(iter(set(store.root.glob("earlier/*")) - before), None)
         progress("drawing the figures", 1.0)
         written = write_audit_report(store, cast(AuditRecord, record), store.read_tensors(TENSORS)[0])

@@ -7,8 +7,7 @@ import typer
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine
-from pags.cli.reproduce import said
-from pags.cli.show import finish, show_claims
+from pags.cli.show import finish, said, show_claims
 from pags.experiments.experiment import GALLERY
 from pags.experiments.experiment import RECORD as SWEEP
 from pags.figures.reproduce import DEMO_FIGURES, ReproduceSettings

@@ -1,7 +1,5 @@
 """`pags reproduce`."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +9,7 @@ import typer
 
 from pags.cli.options import command
 from pags.cli.progress import ProgressLine, console, duration
-from pags.cli.show import finish, show_claims, show_table
+from pags.cli.show import finish, said, show_claims, show_table
 from pags.experiments.estimate import estimate
 from pags.experiments.estimate import plan as plan_of
 from pags.figures.catalogue import chosen
@@ -69,11 +67,6 @@ def reproduce(
         written = write_reproduction(store, cast(ReproductionRecord, record))
     show_claims(record["claims"])
     finish({"claims": record["claims"]}, written)
-
-
-def said() -> str:
-    """The command as it was typed, for the page."""
-    return shlex.join(["pags", *sys.argv[1:]])
 
 
 def _plain(data: str) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +61,11 @@ def show_claims(claims: Sequence[ClaimRecord]) -> None:
     console.print("The paper's claims, on these data. Above 0 the claim holds; intervals are over images.\n")
     show_table(("claim", "verdict", "estimate [95 %]"), rows)
     console.print()
+
+
+def said() -> str:
+    """The command as it was typed, for the page."""
+    return shlex.join(["pags", *sys.argv[1:]])
 
 
 def finish(answer: Mapping[str, Any], files: Sequence[Path] = ()) -> None:

@@ -29,6 +29,7 @@ from pags.experiments.classifiers import Subject, loaded, network_of, unique_nam
 from pags.experiments.diagnosis import diagnosis
 from pags.experiments.engines import Progress
 from pags.experiments.estimators import FEW, Estimators, at_size, small_settings
+from pags.experiments.made import made_now
 from pags.experiments.settings import Common
 from pags.measure.statistics import Interval
 from pags.records import AuditRecord, Record, Result
@@ -101,6 +102,8 @@ def run_audit(
     settings: AuditSettings,
     store: Store,
     progress: Progress = lambda what, share: None,
+    *,
+    command: str = "pags.run_audit(…)",
 ) -> Result:
     """Audit each model on the same images, and compare them where there are several.
 
@@ -109,6 +112,7 @@ def run_audit(
         settings: the settings.
         store: where artefacts and records go.
         progress: called with what is being done.
+        command: what was said, for the page.
 
     Returns:
         The record, as written to `audit.json`, which prints, plots and tabulates itself.
@@ -128,7 +132,7 @@ def run_audit(
         progress(f"measuring {subject.name}", 0.4 + 0.58 * place / len(subjects))
         found[subject.name] = state.audited(subject)
     progress("writing the records", 0.99)
-    return _write(state, subjects, found, best)
+    return _write(state, subjects, found, best, command)
 
 
 @columns("audits", revision=2)
@@ -369,7 +373,7 @@ def _named(prefix: str, tensors: Columns) -> Columns:
 
 
 def _write(
-    state: Auditing, subjects: Sequence[Subject], found: dict[str, Audit], best: Interval | None
+    state: Auditing, subjects: Sequence[Subject], found: dict[str, Audit], best: Interval | None, command: str
 ) -> Result:
     settings, test = state.settings, state.test
     record: AuditRecord = {
@@ -385,6 +389,7 @@ def _write(
             for s in subjects
         ],
         "pairs": compare(found, resamples=settings.resamples)["pairs"],
+        "made": made_now(command),
     }  # fmt: skip
     set_aside(state.store, record)
     write_audit(state.store, record, tensors_of([found[subject.name] for subject in subjects]))
