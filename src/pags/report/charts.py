@@ -244,7 +244,7 @@ def _sideways(axis: Any, panel: Record, handles: dict[str, Any]) -> None:
     axis.locator_params(axis="x", nbins=4) if "x" not in panel["log"] else None
     axis.set_yticks(range(len(panel["ticks"])), panel["ticks"], fontsize=8)
     axis.set_ylim(len(panel["ticks"]) - 0.5, -0.5)
-    axis.set_xlabel(fill(panel["y"], 30))
+    axis.set_xlabel(fill(panel["y"], 34))
 
 
 def _number(point: Mapping[str, Any] | None, name: str) -> float:
