@@ -1,6 +1,7 @@
 """What the records say in sentences and in rows of tables; the command line prints the same."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,8 +110,8 @@ def _diagnosis(found: ModelRecord) -> str:
         return ""
     if (better := known["better"]) is None:
         return (
-            f"None of {len(known['tried'])} combinations of usual normalisations and orders of the classes "
-            "is better: check the weights, the architecture and the labels."
+            "No other usual normalisation or order of the classes is better: check the weights, the "
+            "architecture and the labels."
         )
     by = [f"as '{better['model']}'"] if better["model"] else []
     by += [f"with the classes in the order of their names as {better['order']}"] if better["order"] else []
@@ -261,10 +262,14 @@ def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
     for column, title in titles.items():
         yield from _row(found, title, column, {})
     for name, value in found["ratios"].items():
-        if value is not None and name != "rho1":
-            yield Row(name.replace("off/on", "change off / on, norm"), value, {"no difference": 1.0})
-        elif value is not None:
+        if value is not None and name == "rho1":
             yield Row("ρ1 (Definition 1)", value, _levels(found, chance))
+        elif value is not None and name.startswith("rho2 "):
+            said = f"ρ2 of the {target_title(name[5:])}, images weighted by the gradient's energy"
+            yield Row(said, value, _levels(found, chance))
+        elif value is not None:
+            title = name.replace("off/on", "change off / on").replace(" on ", " on, norm ")
+            yield Row(title, value, {"no difference": 1.0})
     for target in chosen:
         kind, said = settings["compared with"].get(target, ""), target_title(target)
         lines = chance | {"untrained": f"control rho2 {target}", "the score itself": f"rho2 score {kind}"}
@@ -283,7 +288,7 @@ def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
 
 def _similarities(means: Mapping[str, object], plain: str) -> list[str]:
     """The column of a target's similarity, and those of its SmoothGrad."""
-    return [n for n in means if n == plain or (n.startswith("smooth ") and n.endswith(f" {plain}"))]
+    return [n for n in means if re.fullmatch(rf"(smooth \S+ )?{re.escape(plain)}", n)]
 
 
 def _row(found: ModelRecord, title: str, column: str, lines: Mapping[str, str]) -> Iterator[Row]:
