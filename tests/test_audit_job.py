@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.functional import to_pil_image
 
 from conftest import built, network_with_batch_norm, seeded
 from pags.auditing.measures import Measures
 from pags.classifiers.untrained import untrained
 from pags.cli import main
+from pags.data.folders import CIFAR10
 from pags.data.imageset import ImageSet
 from pags.data.resize import size_of_side
 from pags.data.sources import load_data
@@ -28,8 +31,10 @@ from pags.manifold.autoencoder import Autoencoder, load_autoencoder
 from pags.report.pages import write_audit_report
 from pags.report.words import rows, verdict
 from pags.score.unet import UNetDenoiser
+from pags.shipped import shipped_images
 from pags.store import Store
 
+ROOT = Path(__file__).parents[1]
 TEN_LINES = """
 import torch
 from torch import nn
@@ -487,6 +492,30 @@ def test_rows_name_what_a_gradient_is_compared_with_and_each_ratio() -> None:
     assert found["cosine, SmoothGrad of logit and score of all"].keys() == {"floor"}
     assert found["cosine, logit and Bayes direction"] == {}
     assert found["cosine, SmoothGrad of logit and Bayes direction"] == {}
-    assert found["ρ2 of the logit, weighted as ρ1"] == found["ρ1 (Definition 1)"] == {"chance": 0.9}
+    assert (
+        found["ρ2 of the logit, images weighted by the gradient's energy"]
+        == found["ρ1 (Definition 1)"]
+        == {"chance": 0.9}
+    )
     assert found["attacked change off / on"] == {"no difference": 1.0}
     assert not any("loss" in title for title in found), "a target that is not shown"
+
+
+def test_the_audit_of_the_readme_runs_on_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer images and steps; what ships is found by name, as a classifier and as a denoiser."""
+    images, labels = shipped_images()
+    for n, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = tmp_path / "photos" / CIFAR10[int(label) % 3] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(image).save(path)
+    monkeypatch.chdir(tmp_path)
+    line = next(
+        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("pags audit pags:")
+    )
+    assert run(*shlex.split(line)[2:], "--images", "3", "--out", "out") == 0
+    record = Store(tmp_path / "out").read_record(RECORD)
+    assert record["estimators"]["score"]["from"] == "pags:cifar10"
+    for found in record["models"]:
+        titles = [row.title for row in rows(found)]
+        assert len(titles) == len(set(titles))
+        assert not [title for title in titles if "rho2" in title]

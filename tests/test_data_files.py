@@ -559,13 +559,22 @@ def odd(root: Path, what: str) -> Path:
     return Path(f"{root}?size=0")
 
 
+def test_a_folder_may_hold_some_of_the_classes_of_cifar10(tmp_path: Path) -> None:
+    for name in ("ship", "cat"):
+        for place in range(2):
+            picture(tmp_path / name / f"{place}.png")
+    data = load_data(f"folder:{tmp_path}?classes=cifar10&train=0.5")
+    assert len(data.train.classes) == 10
+    assert {*data.train.labels.tolist(), *data.test.labels.tolist()} == {3, 8}
+
+
 ODD = {
     "a class of the test set alone": "class folders among owl, wren; got emu",
     "a class without images": "images in every class folder",
     "no test set": "both train and test",
     "no class folders": "one subfolder of images per class",
     "no wnids": "class folders among n01440764",
-    "an unknown list of classes": "classes=imagenet, classes=text, or no such option",
+    "an unknown list of classes": "classes=cifar10, classes=imagenet, classes=text, or no such option",
     "no size": "a size of one pixel or more",
 }
 

@@ -85,12 +85,31 @@ def test_extras_that_texts_name_are_there() -> None:
     assert "pandas" in named
 
 
-def test_the_site_builds_without_warnings_and_asks_no_other_host(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
     subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
-    for page in tmp_path.rglob("*.html"):
-        asked = re.findall(r'(?:src|<link[^>]*href)="(https?://[^"]+)"', page.read_text())
-        assert [address for address in asked if not address.startswith("https://squidfunk")] == []
+    return folder
+
+
+def test_the_site_builds_without_warnings_and_asks_no_other_host(site: Path) -> None:
+    for page in (path for path in site.rglob("*") if path.suffix in (".html", ".css")):
+        asked = re.findall(
+            r"""(?:\bsrc=|<link[^>]*href=|url\(|@import )["']?((?:https?:)?//[^"')]+)""", page.read_text()
+        )
+        assert asked == [], page.name
+
+
+def test_the_site_is_read_and_searched_from_a_folder(site: Path, browser: Any) -> None:
+    opened, asked = browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto((site / "index.html").as_uri())
+    opened.locator("input.md-search__input").click()
+    opened.keyboard.type("tangent")
+    opened.wait_for_selector('.md-search-result__link[href*="concepts.html"]', timeout=10_000)
+    assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
+    opened.close()

@@ -125,7 +125,11 @@ def _own(
         ("classes", classes, recipe.get("classes")),
     ):  # fmt: skip
         if asked is not None and asked != stored:
-            raise UsageError(f"the {what} of {path}, {stored}", got=asked, suggestion=f"leaving {what} out")
+            named = (
+                ", or images of these classes ('folder:PATH?classes=cifar10')" if what == "classes" else ""
+            )
+            tip = f"leaving {what} out{named}"
+            raise UsageError(f"the {what} of {path}, {stored}", got=asked, suggestion=tip)
     try:
         size = tuple(recipe["size"]) if recipe.get("size") else None
         with seeded_construction(0, "to be replaced"):

@@ -216,9 +216,9 @@ def open_folder(
             all images must have one size.
         train: share of the training images where there are no subfolders train and test.
         seed: names the permutation.
-        classes: "imagenet" for labels among the 1,000 classes of ImageNet, the folders being some of their
-            wnids (needs timm); "text" for folders with numbers as names in the order of these as texts, as
-            torchvision's ImageFolder has them.
+        classes: "cifar10" or "imagenet" for labels among their classes, the folders being some of these by
+            name or, for ImageNet, wnid (needs timm); "text" for folders with numbers as names in the order
+            of these as texts, as torchvision's ImageFolder has them.
         background: "white" or "black", on which transparent images are put; without it they are refused.
 
     Raises:
@@ -273,8 +273,7 @@ def images_of(
         folder: a folder of class folders.
         size: pixels of a side; the shorter side is first resized to 256/224 of it.
         limit: how many images; the first of every class come before the second of any.
-        classes: "imagenet" for labels among ImageNet's 1,000 classes (needs timm); otherwise the classes are
-            the folders in sorted order.
+        classes: as for `open_folder`; otherwise the classes are the folders in sorted order.
 
     Raises:
         UsageError: the folder has another layout, or the limit or size is below one.
@@ -301,16 +300,18 @@ def _first_of_each(files: Files, limit: int) -> Files:
     )
 
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
 def class_names(kind: str | None) -> tuple[str, ...] | None:
-    """ImageNet's 1,000 wnids in the order of every classifier's outputs, or None."""
+    """CIFAR-10's names or ImageNet's wnids in the order of every classifier's outputs, or None."""
     if kind is None:
         return None
+    if kind == "cifar10":
+        return CIFAR10
     if kind != "imagenet":
-        raise UsageError(
-            "classes=imagenet, classes=text, or no such option",
-            got=f"classes={kind}",
-            suggestion="classes=imagenet",
-        )
+        expected = "classes=cifar10, classes=imagenet, classes=text, or no such option"
+        raise UsageError(expected, got=f"classes={kind}", suggestion="classes=imagenet")
     try:
         timm = import_module("timm.data")
     except ImportError as error:

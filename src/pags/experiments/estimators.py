@@ -20,7 +20,7 @@ from pags.manifold.tangent import DecoderTangent, TangentEstimator
 from pags.plugins import is_plugin, load_plugin
 from pags.records import Record
 from pags.score.denoiser import Denoiser, knows_all, knows_classes, score_of
-from pags.score.load import load_denoiser
+from pags.score.load import load_denoiser, located
 from pags.score.unet import Denoising, UNetDenoiser
 from pags.seeds import seeded_construction
 from pags.training.fit import Plan
@@ -261,6 +261,7 @@ class Estimators:
         return found.to(self.cache.device) if isinstance(found, nn.Module) else found
 
     def _content(self, spec: str) -> Any:
+        spec = str(located(spec))
         own = not Path(spec).is_file() and is_plugin(spec)
         return [spec, load_plugin(spec).source] if own else file_digest(spec)
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from pags.figures.kinds import FigureData, Line, Panel, Series, curves, grid
+from pags.figures.phenomena import task_title
 from pags.figures.sweeps import SIDES, metric_title, points, reference, target_title
 from pags.records import IntervalRecord, ModelRecord, Record
 
 ROW = 3
 """Panels of a row."""
-LONGEST = 36
+LONGEST = 24
 """Letters of a model's name."""
 TASK_AXES = {
     "named": "Share recognised as the target", "psnr": "PSNR in dB",
@@ -30,8 +31,8 @@ def robustness(models: Sequence[ModelRecord]) -> FigureData | None:
 
 
 def labels(models: Sequence[ModelRecord]) -> list[str]:
-    """The models in a figure, which has no room for paths: the last part of each, numbered where equal."""
-    short = [model["name"].rpartition("/")[2][-LONGEST:] for model in models]
+    """The models without path and options, for which figures and pages have no room; numbered where equal."""
+    short = [model["name"].partition("?")[0].rpartition("/")[2][-LONGEST:] for model in models]
     return [s if short.count(s) == 1 else f"{s} ({n})" for n, s in enumerate(short, 1)]
 
 
@@ -128,7 +129,7 @@ def generated(record: Record) -> list[FigureData]:
         tasks = [task for task in record["settings"]["tasks"] if f"{task}: {measure}" in starts]
         panels = [
             Panel(
-                task.replace("-", " ").capitalize(), "", ticks, axis,
+                task_title(task), "", ticks, axis,
                 [
                     Series(label, style, [
                         point if bool(model["control"]) == control else None

@@ -120,6 +120,11 @@ def synthesised(parts: Parts) -> FigureData:
     return task_pictures(parts.generation, parts.generation_panels, task)
 
 
+def task_title(task: str) -> str:
+    """A task of generation for people."""
+    return (task.replace("-", " ") if task.startswith("synthesis") else task).capitalize()
+
+
 def task_pictures(record: Record, panels: Any, task: str) -> FigureData:
     """Where a task starts, and where each model's gradient leads: a row per model, a column per image."""
     synthesis = task.startswith("synthesis")
@@ -131,7 +136,7 @@ def task_pictures(record: Record, panels: Any, task: str) -> FigureData:
     ]
     aims = panels["targets" if synthesis else "labels"].tolist()
     classes = ", ".join(record["data"]["classes"][int(aim)] for aim in aims)
-    caption = f"{task.replace('-', ' ').capitalize()}; the classes aimed at are {classes}."
+    caption = f"{task_title(task)}; the target classes are {classes}."
     return grid(caption, lines)
 
 

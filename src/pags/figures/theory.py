@@ -27,7 +27,7 @@ def theory_figures(record: Record) -> dict[str, FigureData]:
 
 def _theorem_1(found: Record) -> FigureData:
     caption = (
-        "Distance of rho1 at noise σ from rho2, mean over images with twice its standard error. Where the "
+        "Distance of ρ1 at noise σ from ρ2, mean over images with twice its standard error. Where the "
         "network is linear both are equal up to rounding; else the distance falls with the slope that is "
         "drawn."
     )
@@ -53,7 +53,7 @@ def _distances(name: str, curve: Record) -> Panel:
         series.append(Series(f"slope {rate:g}", "guide", guide))
     falls = "equal up to rounding" if rate is None else f"falls like {'σ' if rate == 1 else 'σ²'}"
     return Panel(
-        f"{name}: {falls}", "noise σ (images in [0, 1])", (), "mean |rho1(σ) − rho2|", series, places=noise,
+        f"{name}: {falls}", "noise σ (images in [0, 1])", (), "mean |ρ1(σ) − ρ2|", series, places=noise,
         log="xy", limits=(1e-17, 1e-3) if rate is None else None,
     )  # fmt: skip
 
@@ -166,7 +166,7 @@ def _two_layer(found: Record) -> FigureData:
 
 
 def _bayes_gradient(found: Record) -> FigureData:
-    kinds = {"cosine": "cosine with the Bayes gradient", "rho2": "rho2", "accuracy": "accuracy"}
+    kinds = {"cosine": "cosine with the Bayes gradient", "rho2": "ρ2", "accuracy": "accuracy"}
     panels = [
         Panel(
             name, "strength", [f"{strength:g}" for strength in strengths], "median and range of the runs",
@@ -199,7 +199,7 @@ def _wrapped(name: str) -> str:
     """A label on two lines where it is long."""
     words = name.split()
     half = (len(words) + 1) // 2
-    return name if len(name) < 16 else " ".join(words[:half]) + "\n" + " ".join(words[half:])
+    return name if len(name) < 12 else " ".join(words[:half]) + "\n" + " ".join(words[half:])
 
 
 FIGURES = {

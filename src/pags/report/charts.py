@@ -39,7 +39,7 @@ REGIMES = {"weak": (GREY, 0.12), "Bayes-aligned": (GREEN, 0.16), "excessive": (R
 
 TICKS = 10
 """Labels that the axis of a panel has room for."""
-WIDTH, HEIGHT = 3.5, 2.5
+WIDTH, HEIGHT, ON_A_PAGE = 3.5, 2.5, 2.0
 SIGNS = {"o": "●", "s": "■", "^": "▲", "v": "▼", "D": "◆", "x": "✕", ".": "•", "|": "|", "": ""}
 DASHES = {"-": "—", "--": "╌", "-.": "╌", ":": "┈"}
 
@@ -49,7 +49,8 @@ def draw_curves(record: Record, *, legend: bool = True) -> Figure:
     """Panels of curves with their intervals as bands, and one legend for all."""
     panels = record["panels"]
     columns = max(len(row) for row in panels)
-    tall = [max(HEIGHT, *(0.42 * len(p["ticks"]) + 1.0 for p in row if p["sideways"]), 0) for row in panels]
+    least = HEIGHT if legend else ON_A_PAGE
+    tall = [max(least, *(0.42 * len(p["ticks"]) + 1.0 for p in row if p["sideways"]), 0) for row in panels]
     size = {"width": WIDTH * columns, "height": sum(tall) + (0.6 if legend else 0)}
     figure, axes = new_figure(len(panels), columns, gridspec_kw={"height_ratios": tall}, **size)
     handles: dict[str, Any] = {}
@@ -240,10 +241,10 @@ def _sideways(axis: Any, panel: Record, handles: dict[str, Any]) -> None:
     axis.set_xscale("log" if "x" in panel["log"] else "linear")
     if panel["limits"]:
         axis.set_xlim(*panel["limits"])
-    axis.locator_params(axis="x", nbins=5) if "x" not in panel["log"] else None
+    axis.locator_params(axis="x", nbins=4) if "x" not in panel["log"] else None
     axis.set_yticks(range(len(panel["ticks"])), panel["ticks"], fontsize=8)
     axis.set_ylim(len(panel["ticks"]) - 0.5, -0.5)
-    axis.set_xlabel(panel["y"])
+    axis.set_xlabel(fill(panel["y"], 34))
 
 
 def _number(point: Mapping[str, Any] | None, name: str) -> float:

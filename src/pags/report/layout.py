@@ -145,12 +145,14 @@ def page(template: str, record: Mapping[str, Any], **content: Any) -> bytes:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         loader=FunctionLoader(_text),
     )  # fmt: skip
-    environment.filters["three"] = three
+    environment.filters |= {"three": three, "symbols": symbols}
     made = dict(record.get("made", {}))
+    command = made.pop("command", "")
+    made |= made.pop("versions", {})
     explorer = content.get("explorer")
     common = {
         "record": record,
-        "command": record.get("command") or made.pop("command", ""),
+        "command": record.get("command") or command,
         "made": made,
         "settings": json.dumps(record.get("settings", {}), indent=1, ensure_ascii=False),
         "style": Markup(_text("page.css")),
@@ -167,6 +169,13 @@ def three(value: float | None, sign: str = "") -> str:
     if value is None:
         return "–"
     return format(value, f"{sign}#.3g").removesuffix(".").replace("-", "−")
+
+
+def symbols(text: str) -> str:
+    """A rule or a note of a record with the symbols that the page uses."""
+    for name, symbol in (("rho1", "ρ1"), ("rho2", "ρ2"), ("by lpips", "by 1 − LPIPS"), (", -", ", −")):
+        text = text.replace(name, symbol)
+    return text
 
 
 def _script_data(data: Record) -> str:

@@ -12,6 +12,7 @@ from pags.figures import audits, catalogue, sweeps
 from pags.figures.kinds import FigureData, stem
 from pags.figures.measures import main_figure
 from pags.figures.phenomena import task_pictures as made
+from pags.figures.phenomena import task_title
 from pags.figures.theory import TITLES, theory_figures
 from pags.records import AuditRecord, ModelRecord, Record, ReproductionRecord, SweepRecord
 from pags.report import words
@@ -174,6 +175,7 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
     Returns:
         The files written, the page last.
     """
+    record = words.short_names(record)
     models = record["models"]
     panels = [panels_of(tensors, place) for place in range(len(models))]
     common = _drawn(
@@ -197,12 +199,14 @@ def write_audit_report(store: Store, record: AuditRecord, tensors: Mapping[str, 
 
 def audit_screen(record: AuditRecord, tensors: Mapping[str, Tensor]) -> Record:
     """The first screen of an audit: the answer, chips, strip and headline table."""
+    record = words.short_names(record)
     models = record["models"]
     panels = [panels_of(tensors, place) for place in range(len(models))]
     return {
         "title": "Are the gradients perceptually aligned, and why?", "answer": words.audit_answer(record),
         "chips": words.audit_chips(models), "strip": _audit_strip(record, panels),
-        "columns": _audit_columns(models[0]), "headline": [(each["name"], each) for each in models],
+        "columns": _measured(_audit_columns(models[0]), models),
+        "headline": [(each["name"], each) for each in models],
     }  # fmt: skip
 
 
@@ -211,6 +215,12 @@ def _audit_columns(model: ModelRecord) -> dict[str, str]:
     (accuracy, *rest), settings = words.headlines(model).items(), model["settings"]
     robust = [(f"robust, radius {r:g}", f"robust {r:g}") for r in settings["radii"] if r][:2][-1:]
     return dict([accuracy, *robust, *rest, ("Bayes cosine", f"bayes cosine {settings['targets'][0]}")])
+
+
+def _measured(columns: Mapping[str, str], models: Sequence[ModelRecord]) -> dict[str, str]:
+    """The columns that any model has a number in."""
+    known = [m["ratios"] | m["means"] for m in models]
+    return {h: n for h, n in columns.items() if any(words.estimate(k.get(n)) is not None for k in known)}
 
 
 def _drawn(store: Store, prefix: str, figures: Mapping[str, FigureData | None]) -> list[Shown]:
@@ -276,20 +286,23 @@ def write_generate(store: Store, record: Record, panels: Mapping[str, Tensor]) -
     tasks, starts = record["settings"]["tasks"], record["starts"]
     numbers = _drawn(store, "generate", {str(n): each for n, each in enumerate(audits.generated(record))})
     pictures = [
-        shown(store, f"generate-{task}", made(record, panels, task), title=words.task_title(task))
+        shown(store, f"generate-{task}", made(record, panels, task), title=task_title(task))
         for task in (tasks if len(panels["originals"]) else ())
     ]
     columns = {
-        f"{words.task_title(task)}, {unit}": f"{task}: {name}"
+        f"{task_title(task)}, {unit}": f"{task}: {name}"
         for task in tasks
         for name, unit in (("named", "recognised"), ("psnr", "PSNR in dB"))
         if f"{task}: {name}" in starts
     }
+    named = {heading: name for heading, name in columns.items() if name.endswith("named")}
     models = [(f"{m['name']}{' (control)' if m['control'] else ''}", m) for m in record["models"]]
     html = page(
         "generate", record,
         title="What does following the gradient of a classifier make?", answer=words.generate_answer(record),
-        chips=[], strip=_generate_strip(record, panels), numbers=numbers, pictures=pictures, columns=columns,
+        chips=[], strip=_generate_strip(record, panels), numbers=numbers, pictures=pictures,
+        all_columns=columns,
+        columns={heading.removesuffix(", recognised"): name for heading, name in named.items()},
         headline=[*models, ("before following the gradient", {"means": starts})],
     )  # fmt: skip
     beside = store.has(REPRODUCTION) or store.has(SWEEP)
@@ -303,4 +316,4 @@ def _generate_strip(record: Record, panels: Mapping[str, Tensor]) -> Strip | Non
     rows = [(label, [picture_uri(image) for image in found[:5]]) for label, found in images.items()]
     aims = panels["targets" if task.startswith("synthesis") else "labels"].tolist()[:5]
     heads = [record["data"]["classes"][int(aim)] for aim in aims]
-    return (heads, rows, f"{words.task_title(task)}; the class aimed at above.") if aims else None
+    return (heads, rows, f"{task_title(task)}; target class above.") if aims else None

@@ -1,5 +1,6 @@
 """What the records say in sentences and in rows of tables; the command line prints the same."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pags.auditing.result import AT_CHANCE
+from pags.figures.audits import labels
+from pags.figures.phenomena import task_title
 from pags.figures.sweeps import (
     STANDARD,
     UNTRAINED,
@@ -107,8 +110,8 @@ def _diagnosis(found: ModelRecord) -> str:
         return ""
     if (better := known["better"]) is None:
         return (
-            f"None of {len(known['tried'])} combinations of usual normalisations and orders of the classes "
-            "is better: check the weights, the architecture and the labels."
+            "No other usual normalisation or order of the classes is better: check the weights, the "
+            "architecture and the labels."
         )
     by = [f"as '{better['model']}'"] if better["model"] else []
     by += [f"with the classes in the order of their names as {better['order']}"] if better["order"] else []
@@ -179,6 +182,14 @@ def _contradictions(found: ModelRecord) -> list[str]:
     return said
 
 
+def short_names(record: AuditRecord) -> AuditRecord:
+    """The audit with its models' names as figures have them."""
+    short = dict(zip([found["name"] for found in record["models"]], labels(record["models"]), strict=True))
+    pairs = [p | {"first": short[p["first"]], "second": short[p["second"]]} for p in record["pairs"]]
+    models: list[ModelRecord] = [{**found, "name": short[found["name"]]} for found in record["models"]]
+    return {**record, "models": models, "pairs": pairs}
+
+
 def audit_answer(record: AuditRecord) -> list[str]:
     """Two sentences on all models of an audit."""
     models = record["models"]
@@ -191,20 +202,36 @@ def audit_answer(record: AuditRecord) -> list[str]:
         return said
     words = {True: "aligned with the score", False: "not aligned", None: "not compared with a score"}
     aligned = [
-        f"{listed(names)} {'are' if len(names) > 1 else 'is'} {words[kind]}"
+        f"{_who(names, len(models))} {'are' if len(names) > 1 else 'is'} {words[kind]}"
         for kind in words
         if (names := [found["name"] for found in models if is_aligned(found) is kind])
     ]
     ratios = [
-        f"{found['name']} {'unknown' if ratio is None else f'{ratio:.2f}'} ({regime_name(found['regime'])})"
-        for found in models
-        for ratio in [estimate(found["ratios"].get(f"off/on {found['settings']['norm']:g}"))]
+        f"{found['name']} {ratio:.2f} ({regime_name(found['regime'])})"
+        for found in sorted(models, key=_ratio)
+        if (ratio := _ratio(found)) < math.inf
     ]
+    if len(ratios) > FEW:
+        ratios = [f"from {ratios[0]} to {ratios[-1]}"]
     return [
         *said,
         f"Gradients: {'; '.join(aligned)}.",
-        f"Output change off/on the manifold: {', '.join(ratios)}.",
+        *([f"Output change off/on the manifold: {', '.join(ratios)}."] if ratios else []),
     ]
+
+
+FEW = 3
+"""Models that a sentence names."""
+
+
+def _who(names: Sequence[str], of: int) -> str:
+    return listed(names) if of <= FEW else f"{len(names)} of {of} models"
+
+
+def _ratio(found: ModelRecord) -> float:
+    """off/on; infinity where it was not measured."""
+    ratio = estimate(found["ratios"].get(f"off/on {found['settings']['norm']:g}"))
+    return math.inf if ratio is None else ratio
 
 
 def audit_chips(models: Sequence[ModelRecord]) -> list[tuple[str, str]]:
@@ -238,8 +265,10 @@ def _rows(found: ModelRecord, chosen: Sequence[str]) -> Iterator[Row]:
         kind, _, of = name.partition(" ")
         if value is None or (kind == "rho2" and of not in chosen):
             continue
-        if kind in ("rho1", "rho2"):
-            said = "ρ1 (Definition 1)" if kind == "rho1" else f"ρ2 of the {target_title(of)}, weighted as ρ1"
+        if kind == "rho1":
+            yield Row("ρ1 (Definition 1)", value, _levels(found, chance))
+        elif kind == "rho2":
+            said = f"ρ2 of the {target_title(of)}, images weighted by the gradient's energy"
             yield Row(said, value, _levels(found, chance))
         else:
             said = "attacked change off / on" if kind == "attacked" else f"change off / on, norm {of}"
@@ -430,11 +459,6 @@ def subject_title(subject: str, sweep: SweepRecord | None) -> str:
 
 
 # Generation --------------------------------------------------------------------------------------------
-
-
-def task_title(name: str) -> str:
-    """A task of generation for people."""
-    return name.replace("-", " ").capitalize()
 
 
 def generate_answer(record: Record) -> list[str]:

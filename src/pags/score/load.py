@@ -90,8 +90,7 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
         UsageError: a file of another kind; a key that the pickle does not have; code that is not there.
         PagsError: a file that is missing, damaged, or not a whole denoiser; code that fails.
     """
-    if str(path).startswith("pags:"):
-        path = shipped(str(path).partition(":")[2], (DENOISER,))
+    path = located(path)
     if not Path(path).exists() and is_plugin(str(path)):
         return _of_user(load_plugin(str(path)))
     path = Path(path).expanduser()
@@ -107,6 +106,12 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
         suggestion="EDM's network-snapshot, not its training state; for other networks a function of images, "
         "sigma and labels",
     )
+
+
+def located(path: Path | str) -> Path | str:
+    """The file of a denoiser that ships with the package; any other path as it is."""
+    kind, _, name = str(path).partition(":")
+    return shipped(name, (DENOISER,)) if kind == "pags" else path
 
 
 def _of_user(plugin: Plugin) -> CalledDenoiser:
