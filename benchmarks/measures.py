@@ -81,7 +81,7 @@ def lpips_ratios(rounds: int, n: int, models: int) -> dict[str, Ratio]:
 
 
 def robustness_ratios(rounds: int, n: int) -> dict[str, Ratio]:
-    """4 norms × 8 directions, on and off the manifold and undivided, small ResNet on 1×8×8."""
+    """4 norms × 8 directions, on and off the manifold and isotropic, small ResNet on 1×8×8."""
     with seeded_construction(0, "benchmark"):
         model = build_resnet("small-resnet", 1, 10, mean=(0.3,), std=(0.4,)).eval()
     images = torch.rand(n, 1, 8, 8, generator=generator(0, "images"))

@@ -1,6 +1,6 @@
 """What is to be made by following gradients, the same for every model, and how the results are measured.
 
-An independent network says whether it sees the class that was aimed at; restorations are compared with the
+An independent network says whether it recognises the target class; restorations are compared with the
 originals.
 """
 

@@ -33,7 +33,7 @@ class Followed:
 
     Args:
         images: (n, c, h, w) in [0, 1], the last of the way.
-        labels: (n,) the classes that were aimed at.
+        labels: (n,) the target classes.
         frames: (frames, n, c, h, w), evenly spaced stations of the way from the start on; as a rule none.
     """
 

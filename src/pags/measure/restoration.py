@@ -59,7 +59,7 @@ def named_as(
     Args:
         model: a classifier, seen in evaluation mode.
         images: (n, c, h, w) in [0, 1].
-        targets: (n,) the classes aimed at.
+        targets: (n,) the target classes.
 
     Raises:
         UsageError: a target that is no class of the network, or another number of targets than images.
