@@ -184,6 +184,7 @@ def test_what_a_dead_process_was_at_is_taken_over(tmp_path: Path) -> None:
 
 def test_a_lease_is_renewed_while_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "RENEWED", 0.01)
+    monkeypatch.setattr(plan, "_renewal", plan._Renewal())
     with claimed(tmp_path, "a"):
         path = tmp_path / CLAIMS / "a"
         os.utime(path, (0, 0))

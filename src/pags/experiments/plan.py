@@ -50,7 +50,7 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether it was a process of this machine that has ended, also where nobody asked how."""
-        if self.host != socket.gethostname() or os.name != "posix":
+        if self.host != socket.gethostname() or self.process == os.getpid() or os.name != "posix":
             return False
         try:
             os.kill(self.process, 0)
@@ -99,12 +99,11 @@ def claimed(root: Path, file: str) -> Iterator[bool]:
         found = _alive(lease)
         yield found is not None and found.is_here()
         return
-    ended = threading.Event()
-    threading.Thread(target=_renew, args=(lease, ended), daemon=True).start()
+    _renewal.start(lease)
     try:
         yield True
     finally:
-        ended.set()
+        _renewal.leases.discard(lease)
         if (found := _alive(lease)) and found.is_here():  # not of another who took it over
             lease.unlink(missing_ok=True)
 
@@ -163,10 +162,27 @@ def clear(root: Path, done: Iterable[str]) -> list[Path]:
     return found
 
 
-def _renew(lease: Path, ended: threading.Event) -> None:
-    while not ended.wait(RENEWED):
-        with suppress(OSError):
-            os.utime(lease)
+class _Renewal:
+    """Renews the leases of this process, in one thread: to start one each takes longer than a small task."""
+
+    def __init__(self) -> None:
+        self.leases, self.thread = set[Path](), threading.Thread()
+
+    def start(self, lease: Path) -> None:
+        self.leases.add(lease)
+        if not self.thread.is_alive():  # as at first, and in a forked process
+            self.thread = threading.Thread(target=self._renew, daemon=True)
+            self.thread.start()
+
+    def _renew(self) -> None:
+        while True:
+            time.sleep(RENEWED)
+            for lease in tuple(self.leases):
+                with suppress(OSError):
+                    os.utime(lease)
+
+
+_renewal = _Renewal()
 
 
 # Failures ------------------------------------------------------------------------------------------------
