@@ -343,7 +343,9 @@ CHANGES: list[tuple[dict[str, Any], set[str]]] = [
 BASE: dict[str, Any] = {"images": 30, "train_images": 160}
 
 
-@pytest.mark.parametrize(("change", "renamed"), CHANGES, ids=lambda value: "-".join(sorted(map(str, value)))[:30])
+@pytest.mark.parametrize(
+    ("change", "renamed"), CHANGES, ids=lambda value: "-".join(sorted(map(str, value)))[:30]
+)
 def test_a_setting_renames_what_depends_on_it_and_nothing_else(
     change: dict[str, Any], renamed: set[str], tmp_path: Path
 ) -> None:

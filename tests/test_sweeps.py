@@ -29,7 +29,9 @@ from pags.experiments.cache import Cache, Columns, Report, Stage
 from pags.experiments.engines import Task, run_tasks
 from pags.experiments.experiment import Experiment
 from pags.experiments.plan import CLAIMS, claimed, holder, in_order, seconds_left, shard_of, states
+from pags.experiments.transfer import Transfer
 from pags.figures.reproduce import ReproduceSettings, reproduce
+from pags.report.pages import write_reproduction
 from pags.store import Store
 
 KILLS = int(os.environ.get("KILLS", "8"))
@@ -400,6 +402,35 @@ def test_a_training_that_diverges_is_a_result_and_the_sweep_goes_on(
     monkeypatch.setattr("pags.experiments.cache.epochs", None)  # nothing is trained again, least of all that
     reproduce(["3"], asked, store)
     assert store.read_record("records/sweep.json") == record
+
+
+def test_what_diverges_beside_the_sweeps_is_left_out_and_said(tmp_path: Path) -> None:
+    """Of networks at a higher resolution one, of those beside a distractor all."""
+    wild = {"epochs": 1, "learning_rate": 1e30}
+    transfer = tiny.PARTS["transfer"] | {"strengths": (0, 1, 2)}
+    tables = tiny.TABLES | {"transfer": transfer, "distractor": tiny.PARTS["distractor"] | {"plan": wild}}
+    store = Store(tmp_path)
+    asked = ReproduceSettings(scale="smoke", device="cpu", experiment=tables)
+    gone = Transfer(asked.resolved(["sweep", "transfer"]), store).measured(2.0).file
+    why = {"expected": "a finite loss", "got": "nan in epoch 1", "suggestion": "a lower rate"}
+    store.write_record(f"failures/{plan.name_of(gone)}.json", why)
+    found = reproduce(["4", "5", "15", "16"], asked, store)
+    assert found["figures"] == ["4", "15"]
+    record = store.read_record("records/transfer.json")
+    assert [model["strength"] for model in record["models"]] == [0, 1]
+    said = "pgd 2 at 16×16 px: its training diverged: nan in epoch 1"
+    assert [": ".join(one) for one in record["missing"].items()] == [said]
+    notes = [c["note"] for c in found["claims"] if "higher-resolution" in c["claim"]]
+    assert notes
+    assert all(f"without {said}" in note for note in notes)
+    assert not [c for c in found["claims"] if "distractor" in c["claim"]]
+    assert found["missing"][:3] == ["figure 5", "figure 16", said]
+    assert [line.partition(":")[0] for line in found["missing"][3:]] == [
+        f"{kind} network beside AX, informative {n}" for n in (0, 1) for kind in ("standard", "robust")
+    ]
+    page = next(path for path in write_reproduction(store, found) if path.suffix == ".html")  # type: ignore[arg-type]
+    assert all(f"<li>{line}</li>" in page.read_text() for line in found["missing"])
+    assert {t["state"] for t in states(tmp_path) if t["run"] == "distractor"} == {"failed"}
 
 
 def test_what_all_are_compared_with_has_to_be_there(tmp_path: Path) -> None:

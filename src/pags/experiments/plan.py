@@ -12,15 +12,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pags.errors import PagsError, UsageError
+from pags.errors import NothingLeft, PagsError, UsageError
 from pags.records import TEMPORARY, Record
 
+T = TypeVar("T")
 LEASE, RENEWED = 300.0, 20.0
 """Seconds without a sign of life after which a lease is taken over, and between such signs."""
 CLAIMS, FAILURES, RUNS = "claims", "failures", "runs"
@@ -194,6 +195,27 @@ def failure(root: Path, file: str) -> Record | None:
         return json.loads((root / FAILURES / f"{name_of(file)}.json").read_text())
     except (OSError, ValueError):
         return None
+
+
+def why_not(root: Path, *files: str) -> str:
+    """The first reason, in a few words, for which one of several results can never be; "" where none has."""
+    found = [why for file in files if (why := failure(root, file))]
+    return f"its training diverged: {found[0]['got'].partition(';')[0]}" if found else ""
+
+
+def left(of: list[T], missing: Mapping[str, str]) -> list[T]:
+    """What is left of things that are compared.
+
+    Raises:
+        NothingLeft: nothing is, for the reasons in `missing`.
+    """
+    if not of:
+        raise NothingLeft(
+            "one training that does not diverge",
+            got="; ".join(f"{name}: {why}" for name, why in missing.items()),
+            suggestion="a lower learning rate or smaller strengths",
+        )
+    return of
 
 
 # Plan and state ------------------------------------------------------------------------------------------
