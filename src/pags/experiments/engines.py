@@ -276,7 +276,8 @@ def _in_processes(worker: _Worker, count: int, told: _Told) -> Iterator[Pool]:
     try:
         yield pool
     finally:
-        pool.executor.shutdown(wait=False, cancel_futures=True)
+        # Not waited for, a process that is itself a worker would end first, and leave its own without word.
+        pool.executor.shutdown(wait=not pool.running, cancel_futures=True)
         if pool.running:  # an error, or Ctrl-C: what has been begun is not waited for
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()

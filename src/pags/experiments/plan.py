@@ -80,11 +80,12 @@ def _alive(lease: Path) -> Holder | None:
         renewed, text = lease.stat().st_mtime, lease.read_text()
     except OSError:
         return None
+    age = time.time() - renewed
     try:
         found = Holder(**json.loads(text))
-    except (ValueError, TypeError):
-        found = Holder("unknown", 0, renewed)  # it is being written
-    return None if time.time() - renewed > LEASE or found.is_gone() else found
+    except (ValueError, TypeError):  # it is being written, or its writer was killed
+        return Holder("unknown", 0, renewed) if age < RENEWED else None
+    return None if age > LEASE or found.is_gone() else found
 
 
 @contextmanager
@@ -113,10 +114,11 @@ def _take(lease: Path) -> bool:
     """Whether this process now holds a lease that nobody held who is alive."""
     if lease.exists() and _alive(lease) is None:
         _put_aside(lease)
+    text = json.dumps(vars(Holder.here()))
     try:
         lease.parent.mkdir(exist_ok=True)
         with lease.open("x") as file:
-            json.dump(vars(Holder.here()), file)
+            file.write(text)
     except OSError as error:
         if isinstance(error, FileExistsError) and lease.parent.is_dir():
             return False
