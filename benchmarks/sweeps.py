@@ -12,14 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from pags.experiments.cache import Cache, Columns, Report, columns
+from pags.experiments.cache import Cache, Columns, Made, Report, columns
 from pags.experiments.engines import Task, run_tasks
 from pags.store import Store
 
@@ -36,18 +36,17 @@ class Numbers:
 
     store: Store
 
-    @cached_property
-    def cache(self) -> Cache:
-        """Where results are kept."""
-        return Cache(self.store)
+    def made(self, of: int) -> Made[Columns]:
+        """A result to be."""
+        return Cache(self.store).made(number, of=of)
 
     def tasks(self, count: int) -> list[Task]:
         """The plan."""
-        return [Task(f"number {of}", 1, (of,), 0, self.cache.made(number, of=of).file) for of in range(count)]
+        return [Task(f"number {of}", 1, (of,), 0, self.made(of).file) for of in range(count)]
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
         """Do one task."""
-        self.cache.made(number, of=what[0]).ensure(report)
+        self.made(*what).ensure(report)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -1,6 +1,7 @@
 """Signal against distractor, the whole part: with networks of which it is known where they look."""
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pags.experiments.cache import Lazy
 from pags.experiments.classifiers import Subject
 from pags.experiments.distractor import GALLERY, RECORD, Distractor, run_distractor
 from pags.experiments.parts import Parts
+from pags.experiments.plan import name_of
 from pags.experiments.settings import Common, DistractorSettings, ExperimentSettings, Variant
 from pags.figures.reproduce import JUDGES
 from pags.records import ClaimRecord, Record
@@ -210,6 +212,28 @@ def test_again_trains_nothing_and_changes_nothing(trained: Store, monkeypatch: p
         trained.path(name).unlink()
         run_distractor(SETTINGS, COMMON, trained)
     assert {path: path.read_bytes() for path in trained.root.rglob("*") if path.is_file()} == before
+
+
+def test_a_variant_whose_network_diverged_is_left_out_until_it_is_tried_again(
+    trained: Store, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
+    store = Store(tmp_path)
+    made = Distractor(SETTINGS, COMMON, store).measured(SETTINGS.variants[1], "robust")
+    shutil.rmtree(tmp_path / "records")
+    store.path(made.file).unlink()
+    why = {"expected": "a finite loss", "got": "nan in epoch 1; and more", "suggestion": "a lower rate"}
+    store.write_record(f"failures/{name_of(made.file)}.json", why)
+    record = run_distractor(SETTINGS, COMMON, store)
+    assert [variant["name"] for variant in record["variants"]] == ["AX, informative 0"]
+    said = "robust network beside AX, informative 1: its training diverged: nan in epoch 1"
+    assert [": ".join(one) for one in record["missing"].items()] == [said]
+    claims = claims_of(SETTINGS, store)
+    assert [c["claim"] for c in claims] == list(CLAIMS)
+    assert all(f"without {said}" in c["note"] for c in claims)
+    for folder in ("records", "failures"):
+        shutil.rmtree(tmp_path / folder)
+    assert run_distractor(SETTINGS, COMMON, store) == trained.read_record(RECORD)
 
 
 def test_the_gallery_shows_noise_on_the_part_that_it_names(trained: Store) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+import pags
 import tiny
 from pags.auditing import EvaluationSet
 from pags.auditing.columns import _Measured, measured
@@ -30,12 +31,18 @@ from pags.experiments.cache import Cache, Columns, Report, Stage
 from pags.experiments.engines import Task, run_tasks
 from pags.experiments.experiment import Experiment
 from pags.experiments.plan import CLAIMS, claimed, holder, in_order, seconds_left, shard_of, states
+from pags.experiments.transfer import Transfer
 from pags.figures.reproduce import ReproduceSettings, reproduce
+from pags.report.pages import write_reproduction
 from pags.store import Store
 
-KILLS = int(os.environ.get("KILLS", "8"))
-"""How often a sweep is killed; 50 were tried by hand."""
-STEP = 0.02
+KILLS = 50
+"""How often sweeps are killed."""
+RAY_KILLS = int(os.environ.get("KILLS", "1"))
+"""The same on Ray, whose workers take seconds to begin; 50 were tried by hand."""
+PATHS = os.pathsep.join(map(str, (Path(__file__).parent, Path(pags.__file__).parents[1])))
+"""Where other processes find this file and the package."""
+STEP = float(os.environ.get("STEP", "0.02"))
 """Seconds that a tiny task takes."""
 
 
@@ -112,11 +119,13 @@ def started() -> Iterator[Callable[..., Any]]:
     """Starts a function in a process that has everything imported already, and does not outlive the test."""
     every = list[Any]()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pags.experiments.engines", "pags.experiments.cache", "pytest"])
+    context.set_forkserver_preload([__name__])
 
     def start(function: Callable[..., None], *given: Any, **named: Any) -> Any:
         process = context.Process(target=function, args=given, kwargs=named)
-        process.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", PATHS)  # of the server, which the first call starts
+            process.start()
         every.append(process)
         return process
 
@@ -169,10 +178,13 @@ def test_what_another_is_at_is_left_to_it(tmp_path: Path, age: float) -> None:
     assert (tmp_path / CLAIMS / "a").read_text() == before
 
 
-def test_a_lease_that_is_being_written_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", [0, plan.RENEWED + 1])
+def test_a_lease_that_is_being_written_counts_for_a_while(age: float, tmp_path: Path) -> None:
+    """Its writer may have been killed."""
     lease(tmp_path).write_text("")
+    os.utime(tmp_path / CLAIMS / "a", (time.time() - age,) * 2)
     with claimed(tmp_path, "a") as ours:
-        assert not ours
+        assert ours == (age > 0)
 
 
 def test_what_a_dead_process_was_at_is_taken_over(tmp_path: Path) -> None:
@@ -189,6 +201,7 @@ def test_what_a_dead_process_was_at_is_taken_over(tmp_path: Path) -> None:
 
 def test_a_lease_is_renewed_while_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "RENEWED", 0.01)
+    monkeypatch.setattr(plan, "_renewal", plan._Renewal())
     with claimed(tmp_path, "a"):
         path = tmp_path / CLAIMS / "a"
         os.utime(path, (0, 0))
@@ -278,8 +291,8 @@ def test_a_shard_alone_does_all(undisturbed: Path, tmp_path: Path) -> None:
 
 
 def forked_workers(folder: Path, **where: Any) -> None:
-    """Worker processes that start at once, as those of the engine do after some seconds."""
-    context = multiprocessing.get_context("forkserver")
+    """Worker processes that start at once: the engine's import everything anew first."""
+    context = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
     sweep(folder, engine="local", workers=2, **where)
 
@@ -306,6 +319,12 @@ def two_shards(start: Callable[..., Any], folder: Path) -> list[Any]:
     return [start(sweep, folder, shard=(place, 2)) for place in (1, 2)]
 
 
+def on_ray(address: str, folder: Path) -> None:
+    """As many workers as the cluster has processors."""
+    os.environ["RAY_ADDRESS"] = address
+    sweep(folder, engine="ray")
+
+
 WAYS: dict[str, Callable[..., list[Any]]] = {
     "inline": lambda start, folder: [start(sweep, folder)],
     "local": lambda start, folder: [start(forked_workers, folder)],
@@ -317,21 +336,75 @@ WAYS: dict[str, Callable[..., list[Any]]] = {
 def test_killed_at_any_moment_nothing_is_lost_or_done_again(
     way: str, undisturbed: Path, tmp_path: Path, started: Callable[..., Any]
 ) -> None:
-    draws, kept, kills = random.Random(way), dict[str, Any](), 0
-    while kills < KILLS and len(kept) < len(contents(undisturbed)):
-        runs = WAYS[way](started, tmp_path)
-        time.sleep(draws.uniform(0, 8 * STEP))
-        for run in runs:
-            kills += run.is_alive()
-            run.kill()
+    kill_often(lambda folder: WAYS[way](started, folder), undisturbed, tmp_path, KILLS)
+
+
+def kill_often(begin: Callable[[Path], list[Any]], undisturbed: Path, parent: Path, wanted: int) -> None:
+    """One sweep after another, each killed again and again, most often between two results, until it is
+    done."""
+    draws, kills, sweeps = random.Random(wanted), 0, 0
+    while kills < wanted:
+        sweeps, kept = sweeps + 1, dict[str, Any]()
+        (folder := parent / f"{sweeps}").mkdir()
+        while len(kept) < len(contents(undisturbed)):
+            goal, runs = len(kept) + draws.randrange(3), begin(folder)
+            while kills < wanted and len(results(folder)) < goal and any(run.is_alive() for run in runs):
+                time.sleep(STEP / 10)
+            time.sleep(draws.uniform(0, 2 * STEP))
+            for run in runs:
+                if kills < wanted:
+                    kills += run.is_alive()
+                    run.kill()
+                run.join()
+            there = results(folder)
+            assert kept.items() <= there.items()  # to the time of writing
+            kept = there
+        for run in begin(folder):
             run.join()
-        there = results(tmp_path)
-        assert kept.items() <= there.items()  # to the time of writing
-        kept = there
-    assert kills > 2
-    for run in WAYS[way](started, tmp_path):
-        run.join(120)
-        assert run.exitcode == 0
+            assert run.exitcode == 0
+        assert kept == results(folder)
+        assert contents(folder) == contents(undisturbed)
+        assert_clean(folder)
+    print(f"{kills} kills in {sweeps} sweeps of {len(contents(undisturbed))} tasks")
+
+
+# --- a cluster -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of Ray with a processor each, that find this file."""
+    utils = pytest.importorskip("ray.cluster_utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS)
+        patch.setenv("STEP", "0.1")  # long enough to lose a node in the middle
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            made = utils.Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+            made.add_node(num_cpus=1)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            pytest.skip(f"Ray does not start on this machine: {error}")
+        yield made
+        made.shutdown()
+
+
+def test_a_killed_run_on_ray_loses_nothing(
+    cluster: Any, undisturbed: Path, tmp_path: Path, started: Callable[..., Any]
+) -> None:
+    kill_often(lambda folder: [started(on_ray, cluster.address, folder)], undisturbed, tmp_path, RAY_KILLS)
+
+
+def test_a_sweep_that_loses_a_node_ends_complete(
+    cluster: Any, undisturbed: Path, tmp_path: Path, started: Callable[..., Any]
+) -> None:
+    node = cluster.add_node(num_cpus=1)
+    run = started(on_ray, cluster.address, tmp_path)
+    while len(kept := results(tmp_path)) < 12 and run.is_alive():
+        time.sleep(STEP)
+    cluster.remove_node(node, allow_graceful=False)
+    assert run.is_alive(), "it was lost in the middle"
+    run.join()
+    assert run.exitcode == 0
     assert kept.items() <= results(tmp_path).items()
     assert contents(tmp_path) == contents(undisturbed)
     assert_clean(tmp_path)
@@ -422,6 +495,35 @@ def test_a_training_that_diverges_is_a_result_and_the_sweep_goes_on(
     monkeypatch.setattr("pags.experiments.cache.epochs", None)  # nothing is trained again, least of all that
     reproduce(["3"], asked, store)
     assert store.read_record("records/sweep.json") == record
+
+
+def test_what_diverges_beside_the_sweeps_is_left_out_and_said(tmp_path: Path) -> None:
+    """Of networks at a higher resolution one, of those beside a distractor all."""
+    wild = {"epochs": 1, "learning_rate": 1e30}
+    transfer = tiny.PARTS["transfer"] | {"strengths": (0, 1, 2)}
+    tables = tiny.TABLES | {"transfer": transfer, "distractor": tiny.PARTS["distractor"] | {"plan": wild}}
+    store = Store(tmp_path)
+    asked = ReproduceSettings(scale="smoke", device="cpu", experiment=tables)
+    gone = Transfer(asked.resolved(["sweep", "transfer"]), store).measured(2.0).file
+    why = {"expected": "a finite loss", "got": "nan in epoch 1", "suggestion": "a lower rate"}
+    store.write_record(f"failures/{plan.name_of(gone)}.json", why)
+    found = reproduce(["4", "5", "15", "16"], asked, store)
+    assert found["figures"] == ["4", "15"]
+    record = store.read_record("records/transfer.json")
+    assert [model["strength"] for model in record["models"]] == [0, 1]
+    said = "pgd 2 at 16×16 px: its training diverged: nan in epoch 1"
+    assert [": ".join(one) for one in record["missing"].items()] == [said]
+    notes = [c["note"] for c in found["claims"] if "higher-resolution" in c["claim"]]
+    assert notes
+    assert all(f"without {said}" in note for note in notes)
+    assert not [c for c in found["claims"] if "distractor" in c["claim"]]
+    assert found["missing"][:3] == ["figure 5", "figure 16", said]
+    assert [line.partition(":")[0] for line in found["missing"][3:]] == [
+        f"{kind} network beside AX, informative {n}" for n in (0, 1) for kind in ("standard", "robust")
+    ]
+    page = next(path for path in write_reproduction(store, found) if path.suffix == ".html")  # type: ignore[arg-type]
+    assert all(f"<li>{line}</li>" in page.read_text() for line in found["missing"])
+    assert {t["state"] for t in states(tmp_path) if t["run"] == "distractor"} == {"failed"}
 
 
 def test_what_all_are_compared_with_has_to_be_there(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ class TrainingDiverged(PagsError):
     """The loss stopped being finite. The last finite state is in the checkpoint."""
 
 
+class NothingLeft(TrainingDiverged):
+    """No network is left of those that a figure compares: it is left out, and all others are made."""
+
+
 class ModelError(PagsError):
     """What a model of the user did or raised; the message is its own."""
 

@@ -161,5 +161,7 @@ class ReproductionRecord(TypedDict):
     figures: list[str]
     data: DataRecord | None
     claims: list[ClaimRecord]
+    missing: NotRequired[list[str]]
+    """Figures, and networks with the reason, that were asked for and are not there."""
     made: NotRequired[Record]
     """Versions, commit, machine, date: for a page's footer; no part of any key."""

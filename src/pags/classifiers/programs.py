@@ -7,11 +7,12 @@ first, and whatever is not arithmetic on tensors is refused.
 
 import io
 import json
+import pickle
 import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ from torch import nn
 
 from pags import checkpoints
 from pags.errors import PagsError
+from pags.seeds import seeded_construction
 
-LONGEST = 256 * 2**20
-"""Bytes of code or data about a graph that are looked at, unpacked."""
+LONGEST = {".py": 32 * 2**20, ".json": 32 * 2**20, ".pt": 256 * 2**20}
+"""Bytes of code, of data about a graph and of tensors that are looked at, unpacked."""
 
-FORBIDDEN = re.compile(r"\b(?:from_file|save|load|_print|PythonOp|IgnoredPythonOp|rpc_\w+)\b\s*\(")
+FORBIDDEN = re.compile(
+    r"\b(?:from_file|save|load|_print|PythonOp|IgnoredPythonOp|rpc_\w+)\b\s*\(|"
+    r"def __setstate__"  # which would run already when the file is read, for as long as it likes
+)
 NAMESPACES = {"aten", "prim", "quantized"}
 
 OPERATORS = re.compile(
@@ -36,6 +41,9 @@ EXPRESSION = re.compile(
     r"(?:\s|[-+*/%(),.<>=&|~]|\d|'?\b[suzf]\d+\b'?|\b(?:Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|"
     r"FloorDiv|CleanDiv|CeilDiv|PythonMod|positive|nonnegative|integer|True|False)\b)*"
 )
+POWER = re.compile(r"\*\*|\bPow\b")
+SQUARE = re.compile(r"\b[suzf]\d+\*\*\d\b(?!\*)|\bPow\(Symbol\('\w+'[^()]*\), Integer\(\d\)\)")
+"""A power that is a number of digits, not a number with as many digits as there are atoms."""
 MEMBERS = re.compile(
     r"[^/]+/(?:models/\w+\.json|data/(?:weights|constants)/[\w.]+|data/sample_inputs/\w+\.pt|archive_\w+|"
     r"byteorder|version|\.data/\w+)|serialized_\w+\.(?:json|pt)|version|\.data/\w+"
@@ -50,12 +58,12 @@ def program(path: Path) -> tuple[nn.Module, str] | None:
             not installed.
     """
     if path.suffix == ".onnx":
-        return _onnx(path), "ONNX"
+        return _loaded(_onnx, path), "ONNX"
     names = _names(path)
     if any(re.fullmatch(r"[^/]+/code/.*\.py", name) for name in names):
-        return _torchscript(path), "TorchScript"
+        return _loaded(_torchscript, path), "TorchScript"
     if any(re.search(r"models/\w+\.json$|^serialized_exported_program\.json$", name) for name in names):
-        return _exported(path), "torch.export"
+        return _loaded(_exported, path), "torch.export"
     return None
 
 
@@ -76,7 +84,7 @@ def _torchscript(path: Path) -> nn.Module:
         found.append("torch.classes")
     if found:
         raise _refused("a TorchScript program that only computes with tensors", found[0], path)
-    return _loaded(lambda: torch.jit.load(path, map_location="cpu"), path)
+    return torch.jit.load(path, map_location="cpu")
 
 
 def _exported(path: Path) -> nn.Module:
@@ -89,7 +97,7 @@ def _exported(path: Path) -> nn.Module:
         for name, content in _texts(archive, ".pt", path):
             for found in _objects(content):
                 raise _refused("a torch.export program of a graph and tensors", f"{found} in {name}", path)
-    program = _loaded(lambda: torch.export.load(path), path)
+    program: Any = torch.export.load(path)
     # Guards are code in the file; the graph itself fails on other shapes.
     options = {"check_guards": False} if "check_guards" in program.module.__code__.co_varnames else {}
     return program.module(**options)
@@ -98,8 +106,8 @@ def _exported(path: Path) -> nn.Module:
 def _texts(archive: zipfile.ZipFile, ending: str, path: Path) -> Iterator[tuple[str, bytes]]:
     """The members of an ending, of bounded length."""
     infos = [info for info in archive.infolist() if info.filename.endswith(ending)]
-    if sum(info.file_size for info in infos) > LONGEST:
-        raise _refused(f"at most {LONGEST:,} bytes about the graph", "more", path)
+    if sum(info.file_size for info in infos) > LONGEST[ending]:
+        raise _refused(f"at most {LONGEST[ending]:,} bytes of {ending}", "more", path)
     yield from ((info.filename, archive.read(info)) for info in infos)
 
 
@@ -113,19 +121,31 @@ def _suspicious(node: Any, key: str = "") -> Iterator[str]:
             yield from _suspicious(value, key)
     elif key in {"target", "as_operator"} and isinstance(node, str) and not OPERATORS.fullmatch(node):
         yield node[:80]
-    elif key == "expr_str" and not (isinstance(node, str) and EXPRESSION.fullmatch(node)):
+    elif key == "expr_str" and not (isinstance(node, str) and _is_plain(node)):
         yield f"the expression {str(node)[:80]}"
     elif (key == "use_pickle" and node is not False) or (key == "class_fqn" and node):
         yield f"{key} {str(node)[:80]}"
 
 
+def _is_plain(expression: str) -> bool:
+    """Whether an expression is soon evaluated."""
+    powers = len(POWER.findall(expression)) == len(SQUARE.findall(expression))
+    return len(expression) < 1000 and powers and EXPRESSION.fullmatch(expression) is not None
+
+
 def _objects(content: bytes) -> Iterator[str]:
-    """The objects, other than tensors and plain data, in a torch file."""
+    """The objects, other than tensors and plain data, in a torch file, also those that it throws away."""
+    if not content:
+        return
     with tempfile.TemporaryDirectory() as folder:
         inner = Path(folder) / "inner.pt"
         inner.write_bytes(content)
-        leaves = checkpoints.leaves(checkpoints.read(inner)) if content else iter(())
+        leaves = checkpoints.leaves(checkpoints.read(inner))
         yield from (leaf.name for _, leaf in leaves if isinstance(leaf, checkpoints.Opaque))
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    except pickle.UnpicklingError:
+        yield "an object that is no tensor"
 
 
 def _onnx(path: Path) -> nn.Module:
@@ -137,15 +157,18 @@ def _onnx(path: Path) -> nn.Module:
             got=f"no such package ({error.name})",
             suggestion="pip install -e '.[onnx]'",
         ) from error
-    return _loaded(lambda: converter.convert(onnx.load(io.BytesIO(path.read_bytes()))), path)
+    with seeded_construction(0, "to be replaced"):
+        return converter.convert(onnx.load(io.BytesIO(path.read_bytes())))
 
 
-def _loaded(load: Any, path: Path) -> Any:
+def _loaded(load: Callable[[Path], nn.Module], path: Path) -> nn.Module:
     """What a loader makes of a file, without its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return load()
+            return load(path)
+    except PagsError:
+        raise
     except Exception as error:
         words = " ".join(str(error).split())
         raise PagsError(

@@ -6,6 +6,7 @@ signal. Beyond the paper: other distractors, and one that is informative about t
 should break.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,10 +18,12 @@ from pags.classifiers.modes import correct
 from pags.data.distractor import distractor_set
 from pags.data.imageset import DataSet, ImageSet
 from pags.data.sources import load_data
+from pags.errors import TrainingDiverged
 from pags.experiments.cache import Cache, Columns, Made, Report, columns, identity
 from pags.experiments.classifiers import Subject, Training, network_of, trained
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.experiment import first_of_each_class
+from pags.experiments.plan import left, why_not
 from pags.experiments.settings import Common, DistractorSettings, Variant
 from pags.measure.distractor import energy_on_signal, pixels_on_signal, relative_noise_robustness
 from pags.measure.gradients import input_gradient
@@ -132,21 +135,37 @@ class Distractor:
         """Everything that is measured of one network, per image."""
         return self.measured(variant, kind).value()
 
+    @cached_property
+    def missing(self) -> dict[str, str]:
+        """The tasks whose training diverged, with the reason, once all are done."""
+        return {task.name: why for task in self.tasks() if (why := why_not(self.store.root, task.file))}
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The variants of which both networks are there.
+
+        Raises:
+            NothingLeft: none is.
+        """
+        every, gone = self.settings.variants, self.missing
+        whole = [v for v in every if not {_name(v, STANDARD), _name(v, ROBUST)} & gone.keys()]
+        return left(whole, gone)
+
     def tasks(self) -> list[Task]:
         """A task for each network: training and measuring it."""
         return [
-            Task(f"{kind} network beside {v.name}", cost * self.training_images(v), (place, kind),
+            Task(_name(v, kind), cost * self.training_images(v), (place, kind),
                  file=self.measured(v, kind).file)
             for place, v in enumerate(self.settings.variants)
             for kind, cost in ((STANDARD, 1), (ROBUST, 8))
         ]  # fmt: skip
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
-        """Do one task."""
+        """Do one task; that a training diverged is a result too, which `missing` tells."""
         made = self.measured(self.settings.variants[what[0]], what[1])
-        if isinstance(model := made.arguments["model"], Made):
-            model.ensure(report)
-        made.ensure()
+        for each in (made.arguments["model"], made):  # each keeps why it cannot be
+            with suppress(TrainingDiverged):
+                each.ensure(report)
 
 
 def run_distractor(
@@ -169,11 +188,13 @@ def run_distractor(
         run="distractor", **where,
     )  # fmt: skip
     store.write_tensors(GALLERY, _gallery(state), {"key": key})
-    variants = [_entry(state, variant) for variant in settings.variants]
-    store.write_record(
-        RECORD, {"key": key, "settings": settings.model_dump(mode="json"), "variants": variants}
-    )
+    found = {"key": key, "settings": settings.model_dump(mode="json"), "missing": state.missing}
+    store.write_record(RECORD, found | {"variants": [_entry(state, variant) for variant in state.variants]})
     return store.read_record(RECORD)
+
+
+def _name(variant: Variant, kind: str) -> str:
+    return f"{kind} network beside {variant.name}"
 
 
 def _entry(state: Distractor, variant: Variant) -> Record:
@@ -206,7 +227,7 @@ def positive(settings: DistractorSettings) -> list[int]:
 def _gallery(state: Distractor) -> Columns:
     """Figure 16: some images, noise on either part, and both networks' gradients; for each variant."""
     found: Columns = {}
-    for place, variant in enumerate(state.settings.variants):
+    for place, variant in enumerate(state.variants):
         data = state.data(variant)
         test = data.test.take(first_of_each_class(data.test, 8).to(data.test.labels.device))
         images, masks = test.images, test.masks

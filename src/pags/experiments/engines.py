@@ -165,7 +165,7 @@ def _run(pool: Pool, tasks: Sequence[Task], told: "_Told") -> None:
                 others.append(task)
         if others and not waiting and time.monotonic() > again:
             waiting, others, again = deque(others), [], time.monotonic() + AGAIN
-        elif not (waiting or running):
+        elif others and not running:
             time.sleep(WAIT)
 
 

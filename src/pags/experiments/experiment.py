@@ -35,7 +35,7 @@ from pags.experiments.classifiers import (
 )
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.estimators import Estimators
-from pags.experiments.plan import failure
+from pags.experiments.plan import why_not
 from pags.experiments.settings import ExperimentSettings, Sweep
 from pags.measure.robustness import off_manifold_share
 from pags.measure.statistics import Interval, mean_intervals
@@ -249,10 +249,9 @@ class Experiment:
         found = list[Record]()
         for objective, strength in self.subjects()[1:]:
             networks = [self.model(objective, strength, r).network for r in range(self.settings.repeats)]
-            whys = [failure(self.store.root, made.file) for made in networks if isinstance(made, Made)]
-            for why in [why for why in whys if why][:1]:
-                model = {"objective": short_name(objective), "strength": strength}
-                found.append(model | {"reason": f"its training diverged: {why['got'].partition(';')[0]}"})
+            files = [made.file for made in networks if isinstance(made, Made)]
+            if why := why_not(self.store.root, *files):
+                found.append({"objective": short_name(objective), "strength": strength, "reason": why})
         return found
 
     @cached_property

@@ -1,6 +1,7 @@
 """The parts of a reproduction, each run when a figure or a claim first asks for it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -67,6 +68,11 @@ class Parts:
         """The score's share off the manifold at several noise levels."""
         assert self.sweep
         return self.experiment.score_shares()
+
+    @cached_property
+    def transfer_state(self) -> transfer.Transfer:
+        """The networks and measures at a higher resolution."""
+        return transfer.Transfer(self.settings, self.store)
 
     @cached_property
     def transfer(self) -> Record:
@@ -158,6 +164,15 @@ class Parts:
         """The sweep in which the phenomena are studied: l2-PGD's, or the first there is."""
         objectives = [sweep.objective for sweep in self.experiment.sweeps]
         return "pgd" if "pgd" in objectives else objectives[0]
+
+    def missing(self, needs: Sequence[str]) -> dict[str, str]:
+        """The networks whose training diverged, with the reason, once these parts have been made."""
+        found = self.experiment.missing if "sweep" in needs else []
+        return (
+            {f"{model['objective']} {model['strength']:g}": model["reason"] for model in found}
+            | (self.transfer_state.missing if "transfer" in needs else {})
+            | (self.distractor_state.missing if "distractor" in needs else {})
+        )
 
     def _part(self, name: str) -> Progress:
         return lambda what, share: self.progress(f"{name}: {what}", share)

@@ -12,15 +12,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pags.errors import PagsError, UsageError
+from pags.errors import NothingLeft, PagsError, UsageError
 from pags.records import TEMPORARY, Record
 
+T = TypeVar("T")
 LEASE, RENEWED = 300.0, 20.0
 """Seconds without a sign of life after which a lease is taken over, and between such signs."""
 CLAIMS, FAILURES, RUNS = "claims", "failures", "runs"
@@ -50,7 +51,7 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether it was a process of this machine that has ended, also where nobody asked how."""
-        if self.host != socket.gethostname() or os.name != "posix":
+        if self.host != socket.gethostname() or self.process == os.getpid() or os.name != "posix":
             return False
         try:
             os.kill(self.process, 0)
@@ -79,11 +80,12 @@ def _alive(lease: Path) -> Holder | None:
         renewed, text = lease.stat().st_mtime, lease.read_text()
     except OSError:
         return None
+    age = time.time() - renewed
     try:
         found = Holder(**json.loads(text))
-    except (ValueError, TypeError):
-        found = Holder("unknown", 0, renewed)  # it is being written
-    return None if time.time() - renewed > LEASE or found.is_gone() else found
+    except (ValueError, TypeError):  # it is being written, or its writer was killed
+        return Holder("unknown", 0, renewed) if age < RENEWED else None
+    return None if age > LEASE or found.is_gone() else found
 
 
 @contextmanager
@@ -99,12 +101,11 @@ def claimed(root: Path, file: str) -> Iterator[bool]:
         found = _alive(lease)
         yield found is not None and found.is_here()
         return
-    ended = threading.Event()
-    threading.Thread(target=_renew, args=(lease, ended), daemon=True).start()
+    _renewal.start(lease)
     try:
         yield True
     finally:
-        ended.set()
+        _renewal.leases.discard(lease)
         if (found := _alive(lease)) and found.is_here():  # not of another who took it over
             lease.unlink(missing_ok=True)
 
@@ -113,10 +114,11 @@ def _take(lease: Path) -> bool:
     """Whether this process now holds a lease that nobody held who is alive."""
     if lease.exists() and _alive(lease) is None:
         _put_aside(lease)
+    text = json.dumps(vars(Holder.here()))
     try:
         lease.parent.mkdir(exist_ok=True)
         with lease.open("x") as file:
-            json.dump(vars(Holder.here()), file)
+            file.write(text)
     except OSError as error:
         if isinstance(error, FileExistsError) and lease.parent.is_dir():
             return False
@@ -163,10 +165,27 @@ def clear(root: Path, done: Iterable[str]) -> list[Path]:
     return found
 
 
-def _renew(lease: Path, ended: threading.Event) -> None:
-    while not ended.wait(RENEWED):
-        with suppress(OSError):
-            os.utime(lease)
+class _Renewal:
+    """Renews the leases of this process, in one thread: to start one each takes longer than a small task."""
+
+    def __init__(self) -> None:
+        self.leases, self.thread = set[Path](), threading.Thread()
+
+    def start(self, lease: Path) -> None:
+        self.leases.add(lease)
+        if not self.thread.is_alive():  # as at first, and in a forked process
+            self.thread = threading.Thread(target=self._renew, daemon=True)
+            self.thread.start()
+
+    def _renew(self) -> None:
+        while True:
+            time.sleep(RENEWED)
+            for lease in tuple(self.leases):
+                with suppress(OSError):
+                    os.utime(lease)
+
+
+_renewal = _Renewal()
 
 
 # Failures ------------------------------------------------------------------------------------------------
@@ -178,6 +197,27 @@ def failure(root: Path, file: str) -> Record | None:
         return json.loads((root / FAILURES / f"{name_of(file)}.json").read_text())
     except (OSError, ValueError):
         return None
+
+
+def why_not(root: Path, *files: str) -> str:
+    """The first reason, in a few words, for which one of several results can never be; "" where none has."""
+    found = [why for file in files if (why := failure(root, file))]
+    return f"its training diverged: {found[0]['got'].partition(';')[0]}" if found else ""
+
+
+def left(of: list[T], missing: Mapping[str, str]) -> list[T]:
+    """What is left of things that are compared.
+
+    Raises:
+        NothingLeft: nothing is, for the reasons in `missing`.
+    """
+    if not of:
+        raise NothingLeft(
+            "one training that does not diverge",
+            got="; ".join(f"{name}: {why}" for name, why in missing.items()),
+            suggestion="a lower learning rate or smaller strengths",
+        )
+    return of
 
 
 # Plan and state ------------------------------------------------------------------------------------------

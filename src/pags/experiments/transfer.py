@@ -6,6 +6,7 @@ l2-PGD on the experiment's own images, enlarged. They are measured as all others
 two sizes.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,10 +18,12 @@ from pags.auditing.run import settings_of
 from pags.data.imageset import ImageSet
 from pags.data.resize import Size, resized_set
 from pags.data.sources import load_data
+from pags.errors import TrainingDiverged
 from pags.experiments.cache import Columns, Made, Report, identity
 from pags.experiments.classifiers import Subject, Training, loaded, network_of, trained
 from pags.experiments.engines import Progress, Task, run_tasks
 from pags.experiments.experiment import Experiment, first_of_each_class
+from pags.experiments.plan import left, why_not
 from pags.experiments.settings import ExperimentSettings, TransferSettings
 from pags.records import Record
 from pags.store import Store, fingerprint
@@ -79,6 +82,20 @@ class Transfer:
         given = sorted(network.strength for network in self.asked.pretrained)
         return tuple(given) or self.asked.strengths
 
+    @cached_property
+    def missing(self) -> dict[str, str]:
+        """The tasks whose training diverged, with the reason, once all are done."""
+        return {task.name: why for task in self.tasks() if (why := why_not(self.store.root, task.file))}
+
+    @property
+    def made(self) -> list[float]:
+        """The radii that are not missing.
+
+        Raises:
+            NothingLeft: all are.
+        """
+        return left([s for s in self.strengths if self._name(s) not in self.missing], self.missing)
+
     def model(self, strength: float) -> Subject:
         """The network of a radius: loaded, or trained on enlarged images."""
         for given in self.asked.pretrained:
@@ -104,15 +121,15 @@ class Transfer:
 
     def tasks(self) -> list[Task]:
         """A task for each network."""
-        size = "×".join(str(side) for side in self.images.shape[1:])
-        return [
-            Task(f"pgd {strength:g} at {size} px", 12, (strength,), file=self.measured(strength).file)
-            for strength in self.strengths
-        ]
+        return [Task(self._name(s), 12, (s,), file=self.measured(s).file) for s in self.strengths]
+
+    def _name(self, strength: float) -> str:
+        return f"pgd {strength:g} at {'×'.join(str(side) for side in self.images.shape[1:])} px"
 
     def do(self, what: tuple[Any, ...], report: Report) -> None:
-        """Do one task."""
-        self.measured(what[0]).ensure()
+        """Do one task; that a training diverged is a result too, which `missing` tells."""
+        with suppress(TrainingDiverged):
+            self.measured(what[0]).ensure()
 
     def _size(self, data: ImageSet) -> Size:
         return self.asked.factor * data.shape[1], self.asked.factor * data.shape[2]
@@ -141,8 +158,9 @@ def run_transfer(
         "from files" if state.asked.pretrained else f"trained on images {state.asked.factor} times as large"
     )
     about = {"data": state.images.name, "size": list(state.images.shape), "networks": what}
-    entries = [_entry(state, strength) for strength in state.strengths]
-    store.write_record(RECORD, {"key": key, **about, "images": len(state.images), "models": entries})
+    entries = [_entry(state, strength) for strength in state.made]
+    found = {"key": key, **about, "images": len(state.images), "models": entries}
+    store.write_record(RECORD, found | {"missing": state.missing})
     return store.read_record(RECORD)
 
 
@@ -159,7 +177,7 @@ def _gallery(state: Transfer) -> Columns:
     """A few images, their scores, and the gradients of every network, of the images' own classes."""
     chosen = first_of_each_class(state.images, state.settings.gallery)
     evaluation, found = state.evaluation(of_class="true"), Columns()
-    for strength in state.strengths:
+    for strength in state.made:
         shown = pictures(network_of(state.model(strength)), evaluation, chosen, "logit")
         name = state.model(strength).name
         found |= {"images": shown["image"], "score logit": shown["score"]}

@@ -1,6 +1,7 @@
 """`pags reproduce` and `pags demo`: figures, the records under them, and a verdict on each claim."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -9,7 +10,7 @@ from pydantic import Field, PositiveInt
 
 from pags import claims
 from pags.auditing.evaluation import short_name
-from pags.errors import UsageError
+from pags.errors import NothingLeft, UsageError
 from pags.experiments.cache import Columns
 from pags.experiments.classifiers import UNTRAINED
 from pags.experiments.distractor import ROBUST, STANDARD, positive
@@ -168,16 +169,25 @@ def reproduce(
     parts = Parts(resolved, place, progress, where)
     if "sweep" in needs:
         parts.experiment.check()
+    drawn, verdicts = list[str](), list[ClaimRecord]()
     for figure in sorted(wanted, key=lambda figure: any(part in JUDGES for part in figure.needs)):
-        make(figure, parts, place)  # what needs no training comes first
-    verdicts = [record for part in needs if part in JUDGES for record in JUDGES[part](parts)]
+        with suppress(NothingLeft):
+            make(figure, parts, place)  # what needs no training comes first
+            drawn.append(figure.name)
+    for part in (part for part in needs if part in JUDGES):
+        with suppress(NothingLeft):
+            verdicts += JUDGES[part](parts)
+    missing = [f"figure {figure.name}" for figure in wanted if figure.name not in drawn]
+    missing += [f"{name}: {why}" for name, why in parts.missing(needs).items()]
     place.write_record(CLAIMS_RECORD, {"claims": verdicts})
     data: DataRecord | None = parts.sweep["data"] if "sweep" in needs else None
     record: ReproductionRecord = {
         "command": command, "scale": resolved.scale, "settings": resolved.model_dump(mode="json"),
-        "parts": needs, "figures": [figure.name for figure in wanted], "data": data, "claims": verdicts,
-        "made": made_now(command),
+        "parts": needs, "figures": [figure.name for figure in wanted if figure.name in drawn], "data": data,
+        "claims": verdicts, "made": made_now(command),
     }  # fmt: skip
+    if missing:
+        record["missing"] = missing
     place.write_record(RECORD, record)
     return Result(cast(Record, record), place.root)
 
@@ -238,7 +248,7 @@ def _of_sweeps(parts: Parts) -> list[ClaimRecord]:
             kind=made.evaluation.kind("predicted class") or "predicted class",
         )  # fmt: skip
         gone = [m for m in made.missing if m["objective"] == short_name(sweep.objective)]
-        said = "; ".join(f"without strength {m['strength']:g}: {m['reason']}" for m in gone)
+        said = _without({f"strength {m['strength']:g}": m["reason"] for m in gone})
         found += [_noted(record, said) for record in records]
     return found
 
@@ -256,19 +266,18 @@ def _of_score(parts: Parts) -> list[ClaimRecord]:
 
 
 def _of_transfer(parts: Parts) -> list[ClaimRecord]:
-    from pags.experiments.transfer import Transfer
-
     assert parts.transfer
-    state = Transfer(parts.settings, parts.store)
-    columns = [state.columns(strength) for strength in state.strengths]
+    state = parts.transfer_state
+    columns = [state.columns(strength) for strength in state.made]
     kind = state.evaluation().kind("predicted class") or "predicted class"
-    return claims.judge_transfer([columns], kind=kind, seed=parts.settings.seed)
+    found = claims.judge_transfer([columns], kind=kind, seed=parts.settings.seed)
+    return [_noted(record, _without(state.missing)) for record in found]
 
 
 def _of_distractor(parts: Parts) -> list[ClaimRecord]:
     assert parts.distractor
     state, found = parts.distractor_state, list[ClaimRecord]()
-    variants = state.settings.variants
+    variants = state.variants
     for variant in (v for v in variants if not v.informative):
         told = [v for v in variants if v.distractor == variant.distractor and v.informative == 1]
         found += claims.judge_distractor(
@@ -276,7 +285,11 @@ def _of_distractor(parts: Parts) -> list[ClaimRecord]:
             levels=positive(state.settings), informative=[state.columns(v, ROBUST) for v in told[:1]],
             seed=parts.settings.seed,
         )  # fmt: skip
-    return found
+    return [_noted(record, _without(state.missing)) for record in found]
+
+
+def _without(missing: Record) -> str:
+    return "; ".join(f"without {name}: {why}" for name, why in missing.items())
 
 
 def _of_generation(parts: Parts) -> list[ClaimRecord]:

@@ -106,10 +106,14 @@ def from_diffusers(folder: Path) -> DiffusersDenoiser:
             suggestion="a pipeline of images, not of latents or texts",
         )
     diffusers = _diffusers()
+    tensors = checkpoints.state_dict_in(checkpoints.read(weights))[1]
+    _at_most(len(tensors), config, "layers_per_block")  # each has some
+    _at_most(100_000, noise, "num_train_timesteps")
     building = seeded_construction(0, "to be replaced")
     with building, model_error(f"a network that can be built of {unet}"):
-        network = diffusers.UNet2DModel.from_config(config)
-        network.load_state_dict(checkpoints.state_dict_in(checkpoints.read(weights))[1])
+        with torch.device("meta"):  # so that it takes no more memory than its file
+            network = diffusers.UNet2DModel.from_config(config)
+        network.load_state_dict(tensors, assign=True)
         alphas = diffusers.DDPMScheduler.from_config(noise).alphas_cumprod
     classes = config.get("num_class_embeds") or 0
     predicts = noise.get("prediction_type", "epsilon")
@@ -123,11 +127,20 @@ def _first(*paths: Path) -> Path | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        with path.open("rb") as file:
+            return dict(json.loads(file.read(100_000)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise PagsError(
             "a JSON file of settings", got=f"{path} ({error})", suggestion="another copy of the folder"
         ) from error
+
+
+def _at_most(most: int, settings: dict[str, Any], name: str) -> None:
+    value = settings.get(name, 1)
+    if not (isinstance(value, int) and 0 < value <= most):
+        raise PagsError(
+            f"{name} from 1 to {most:,}", got=str(value)[:80], suggestion="another copy of the folder"
+        )
 
 
 def _diffusers() -> Any:
