@@ -310,8 +310,23 @@ def parts(record: SweepRecord | None = None) -> Any:
         transfer=transfer, transfer_gallery=small, distractor=distractor, distractor_gallery=drawn,
         generation=generation, generation_panels=generation_panels(generation),
         smoothgrad={"objective": "pgd", "levels": [0.05, 0.1], "strengths": smooth},
-        manifold=dependence_record(record),
+        manifold=dependence_record(record), bayes=bayes_record(record),
     )  # fmt: skip
+
+
+def bayes_record(record: SweepRecord) -> Record:
+    """The denoiser's own classifier at two noise levels."""
+    levels = [
+        {
+            "sigma": sigma,
+            "off/on": about(0.4 * sigma),
+            "correct": about(0.9),
+            "on": about(0.2),
+            "off": about(0.1),
+        }
+        for sigma in (0.5, 1.0)
+    ]
+    return {"norm": settled(record, "norm", None), "images": 20, "directions": 2, "levels": levels}
 
 
 def dependence_record(record: SweepRecord) -> Record:
