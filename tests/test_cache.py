@@ -40,7 +40,7 @@ def lazy(name: str) -> Lazy[nn.Module]:
 OTHERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "train": (images, lambda: images(1)), "test": (images, lambda: images(1)),
     "whole": (images, lambda: images(1)), "part": (images, lambda: images(1)),
-    "images": (images, lambda: images(1)),
+    "images": (images, lambda: images(1)), "fitted": (images, lambda: None),
     "training": (Training, lambda: Training(architecture="resnet18")),
     "latent": (lambda: 4, lambda: 5), "classes": (lambda: 3, lambda: 0),
     "widths": (lambda: (4, 4, 4), lambda: (8, 4, 4)), "decoder": (lambda: "mirror", lambda: "pythae"),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,7 @@ def test_ctrl_c_ends_in_one_line_and_keeps_finished_work(workers: int, tmp_path:
     running = subprocess.Popen(
         [sys.executable, "-m", "pags", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what a terminal's commands have
     )  # fmt: skip
     try:
         until, there = time.monotonic() + 250, ("classifiers/*.safetensors", "claims/denoiser*")

@@ -15,7 +15,7 @@ import made_records as made
 import pags
 from pags.errors import PagsError, UsageError
 from pags.records import Result
-from test_reproduction_page import finished, folder_of
+from test_reproduction_page import AUDITED, finished, folder_of
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_what_was_not_measured_is_said(audits: dict[str, pags.Audit]) -> None:
 def test_a_result_is_still_its_record(shown: dict[str, Any]) -> None:
     result = shown["result of audit"]
     assert isinstance(result, Result)
-    assert result == made.audit_record()
+    assert result == made.audit_record(AUDITED)
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

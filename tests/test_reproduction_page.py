@@ -24,6 +24,7 @@ from pags.report.grids import PALETTE
 from pags.report.pages import write_report
 from pags.store import Store
 
+AUDITED = ("nets/old/standard.pt?arch=resnet18&normalise=cifar10", "robust")
 REGIMES = made.REGIMES
 KINDS_OF_PAGE = ("reproduction", "audit", "theory", "generate")
 
@@ -58,7 +59,7 @@ def folder_of(kind: str, folder: Path) -> Store:
         return finished(folder)
     store = Store(folder)
     if kind == "audit":
-        record = made.audit_record(("nets/old/standard.pt?arch=resnet18&normalise=cifar10", "robust"))
+        record = made.audit_record(AUDITED)
         store.write_record("audit.json", record)
         store.write_tensors("audit.safetensors", made.audit_tensors(record))
     elif kind == "theory":

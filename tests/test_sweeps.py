@@ -277,8 +277,6 @@ def test_runs_at_once_make_each_result_once_and_the_same(
     logs = [path.read_text().splitlines() for path in (tmp_path / "runs").glob("*.jsonl")]
     made = [json.loads(line)["file"] for log in logs for line in log]
     assert sorted(made) == sorted(task.file for task in Numbers(Store(tmp_path)).tasks())
-    assert len(logs) == 2
-    assert all(logs), "both worked"
     assert_clean(tmp_path)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from pags.auditing import EvaluationSet
 from pags.classifiers.modes import predict
-from pags.experiments.cache import Columns, Report, columns
+from pags.experiments.cache import Columns, columns
 from pags.experiments.engines import Progress
 from pags.experiments.experiment import Experiment
 from pags.measure.robustness import equal_norm
@@ -31,13 +31,11 @@ def measures_of_bayes(
     denoiser: Any,
     sigma: float,
     directions: int,
-    report: Report = lambda share: None,
 ) -> Columns:
     """Accuracy, and the change of the output on and off the manifold, of the denoiser's own classifier."""
     asked, found = evaluation.measures, list[Columns]()
     assert asked.norm is not None
-    for done, part in enumerate(evaluation.parts):
-        report(done / len(evaluation.parts))
+    for part in evaluation.parts:
         data, basis = part.data, part.basis
         assert basis is not None
         model = DenoisingClassifier(

@@ -165,7 +165,8 @@ class Distractor:
         made = self.measured(self.settings.variants[what[0]], what[1])
         for each in (made.arguments["model"], made):  # each keeps why it cannot be
             with suppress(TrainingDiverged):
-                each.ensure(report)
+                if isinstance(each, Made):
+                    each.ensure(report)
 
 
 def run_distractor(

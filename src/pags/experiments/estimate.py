@@ -16,6 +16,7 @@ from pags.data.batches import Batch
 from pags.data.imageset import DataSet
 from pags.data.sources import load_data
 from pags.errors import PagsError
+from pags.experiments import bayes
 from pags.experiments.classifiers import blank_classifier
 from pags.experiments.engines import one_thread
 from pags.experiments.experiment import Experiment
@@ -108,7 +109,8 @@ class _Estimate:
         return {
             "sweep": self.estimators() + self.sweeps(), "score": len(self.data.test) * 0.005,
             "transfer": self.transfer(), "distractor": self.distractor(), "generation": self.generation(),
-            "smoothgrad": self.smoothgrad(), "manifold": self.manifold(), "world": 1.0, "shipped": 5.0,
+            "smoothgrad": self.smoothgrad(), "manifold": self.manifold(), "bayes": self.bayes(),
+            "world": 1.0, "shipped": 5.0,
         }  # fmt: skip
 
     def sweeps(self) -> float:
@@ -179,6 +181,11 @@ class _Estimate:
         """Perturbations on 200 images for each of about ten kinds of tangent spaces, which cost as much."""
         asked, models = self.settings, max(len(sweep.strengths) for sweep in self.settings.sweeps)
         return 10 * 200 * (models * 20 * asked.measures.directions * FORWARD + 100) * self.step
+
+    def bayes(self) -> float:
+        """Hundreds of calls of the denoiser for each look at each of 100 images, at three noise levels."""
+        calls = 2 * bayes.LEVELS * bayes.DRAWS * len(self.data.train.classes) * (1 + 3 * bayes.DIRECTIONS)
+        return len(bayes.SIGMAS) * bayes.IMAGES * calls * FORWARD * self.step
 
     def seconds(self, network: nn.Module, objective: Objective, precision: AnyPrecision) -> float:
         """Seconds per image of a training step on one thread, the faster of two after a first."""
