@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import tiny
 from pags.errors import PagsError, TrainingDiverged, UsageError
 from pags.experiments.classifiers import Training
 from pags.experiments.engines import Report, Task, run_tasks
@@ -199,6 +201,20 @@ def test_any_number_of_workers_makes_the_same_to_the_last_byte(
     assert 0 <= shares[0] <= shares[-1] == 1
 
 
+def test_pictures_are_the_same_whatever_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Experiment, "made", lambda self: [])  # the untrained network is enough
+    of_one, of_two = (Experiment(tiny.settings(), Store(tmp_path)) for _ in range(2))
+    expected = of_one.gallery()
+    torch.set_num_threads(2)
+    try:
+        found = of_two.gallery()
+    finally:
+        torch.set_num_threads(1)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
 def test_a_worker_that_dies_is_one_line_and_the_run_continues(inline: Path, tmp_path: Path) -> None:
     store = Store(tmp_path)
     tasks = Experiment(TINY, store).tasks()
@@ -214,6 +230,22 @@ def test_a_worker_that_dies_is_one_line_and_the_run_continues(inline: Path, tmp_
     run_sweeps(TINY, store, engine="local", workers=2)
     assert made(tmp_path) == made(inline)
     assert kept.items() <= made(tmp_path).items()
+
+
+def test_workers_that_die_between_tasks_are_one_line(tmp_path: Path) -> None:
+    import multiprocessing
+
+    def kill(what: str, share: float) -> None:
+        if share == 0.5:  # the first task is done
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+            time.sleep(1)  # so that the pool has seen it
+
+    tasks = [writing("a"), writing("b", stage=1)]
+    with pytest.raises(PagsError, match="a worker to finish 'b'; got BrokenProcessPool"):
+        run_tasks(tasks, partial(Folder, tmp_path), progress=kill, engine="local", workers=2)
+    assert (tmp_path / "a").exists()
 
 
 def test_of_a_failed_run_no_worker_is_left_and_no_process_of_others_is_touched(tmp_path: Path) -> None:
@@ -392,7 +424,6 @@ def test_a_state_that_cannot_be_made_on_a_worker_says_why(spread: dict[str, Any]
         run_tasks([writing("a")], partial(unmakeable, os.getpid(), tmp_path), **spread)
 
 
-@pytest.mark.xfail(strict=False, reason="a lost worker of Ray since leases: to be repaired")
 def test_a_lost_worker_is_one_clear_error_and_finished_work_is_kept(
     spread: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from pags.data.sources import load_data
 from pags.errors import TrainingDiverged
 from pags.experiments.cache import Cache, Columns, Made, Report, columns, identity
 from pags.experiments.classifiers import Subject, Training, network_of, trained
-from pags.experiments.engines import Progress, Task, run_tasks
+from pags.experiments.engines import Progress, Task, one_thread, run_tasks
 from pags.experiments.experiment import first_of_each_class
 from pags.experiments.plan import left, why_not
 from pags.experiments.settings import Common, DistractorSettings, Variant
@@ -225,6 +225,7 @@ def positive(settings: DistractorSettings) -> list[int]:
     return [place for place, level in enumerate(settings.levels) if level > 0]
 
 
+@one_thread()
 def _gallery(state: Distractor) -> Columns:
     """Figure 16: some images, noise on either part, and both networks' gradients; for each variant."""
     found: Columns = {}

@@ -275,6 +275,10 @@ def _in_processes(worker: _Worker, count: int, told: _Told) -> Iterator[Pool]:
     pool = _Processes(ProcessPoolExecutor(count, context, _begin, (worker, said)), said, count, told)
     try:
         yield pool
+    except BrokenProcessPool as error:
+        raise _lost(
+            [pool.tasks[place] for place in pool.running.values()] or pool.tasks[-1:], error
+        ) from error
     finally:
         # An error, or Ctrl-C: what has been begun is not waited for. Idle workers are: a process that was
         # started by multiprocessing closes their queue when it ends, and would then wait for them for ever.
@@ -305,10 +309,7 @@ class _Processes:
         while not self.said.empty():
             place, share = self.said.get()
             self.told(self.tasks[place], share)
-        try:
-            found = [(self.tasks[self.running[future]], future.result()) for future in finished]
-        except BrokenProcessPool as error:
-            raise _lost([self.tasks[place] for place in self.running.values()], error) from error
+        found = [(self.tasks[self.running[future]], future.result()) for future in finished]
         for future in finished:
             del self.running[future]
         return found

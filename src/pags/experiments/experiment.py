@@ -33,7 +33,7 @@ from pags.experiments.classifiers import (
     trained,
     untrained_control,
 )
-from pags.experiments.engines import Progress, Task, run_tasks
+from pags.experiments.engines import Progress, Task, one_thread, run_tasks
 from pags.experiments.estimators import Estimators
 from pags.experiments.plan import why_not
 from pags.experiments.settings import ExperimentSettings, Sweep
@@ -325,6 +325,7 @@ class Experiment:
         draws = generator(self.settings.seed, "accuracy lost")
         return mean_intervals(lost, draws=draws, resamples=self.settings.resamples)["lost"]
 
+    @one_thread()  # which its last digits depend on
     def gallery(self) -> Columns:
         """Some test images, one of each class in turn; names in `pags.records.SweepRecord`."""
         chosen = first_of_each_class(self.data.test, self.settings.gallery)

@@ -21,7 +21,7 @@ from pags.data.sources import load_data
 from pags.errors import TrainingDiverged
 from pags.experiments.cache import Columns, Made, Report, identity
 from pags.experiments.classifiers import Subject, Training, loaded, network_of, trained
-from pags.experiments.engines import Progress, Task, run_tasks
+from pags.experiments.engines import Progress, Task, one_thread, run_tasks
 from pags.experiments.experiment import Experiment, first_of_each_class
 from pags.experiments.plan import left, why_not
 from pags.experiments.settings import ExperimentSettings, TransferSettings
@@ -173,6 +173,7 @@ def _entry(state: Transfer, strength: float) -> Record:
     return {**record, "strength": strength}
 
 
+@one_thread()
 def _gallery(state: Transfer) -> Columns:
     """A few images, their scores, and the gradients of every network, of the images' own classes."""
     chosen = first_of_each_class(state.images, state.settings.gallery)
