@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -72,6 +72,7 @@ def assert_usable(found: Any) -> None:
 
 @settings(max_examples=CASES)
 @given(tables=named(ExperimentSettings))
+@example(tables={"training": {"\n": False}})
 def test_settings_of_an_experiment_are_taken_or_refused(tables: dict[str, Any]) -> None:
     found = taken(lambda: merged(ExperimentSettings(), tables, where="fuzz.toml"))
     if found is not None:
@@ -95,6 +96,8 @@ specs = st.lists(words | st.sampled_from([":", "?", "=", "&", "/"]), max_size=5)
 
 @settings(max_examples=CASES)
 @given(spec=specs.filter(lambda s: not s.startswith(("timm:", "hf"))))
+@example(spec="~0")
+@example(spec="\n.pt")
 def test_a_model_spec_gives_a_model_or_one_line(spec: str) -> None:
     taken(lambda: load_classifier(spec, classes=3, channels=1, size=(8, 8)))
 

@@ -13,7 +13,8 @@ class PagsError(Exception):
     """
 
     def __init__(self, expected: str, *, got: object, suggestion: str) -> None:
-        super().__init__(f"expected {expected}; got {got}; try {suggestion}")
+        # Names of others may hold line breaks.
+        super().__init__(" ".join(f"expected {expected}; got {got}; try {suggestion}".splitlines()))
         self.expected, self.got, self.suggestion = expected, got, suggestion
 
     def __reduce__(self) -> tuple[Any, ...]:

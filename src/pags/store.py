@@ -33,6 +33,14 @@ def fingerprint(recipe: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def expanded(path: Path | str) -> Path:
+    """A path in which ~ stands for a home folder, and for itself where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 class DamagedArtefact(PagsError):
     """An artefact is not what was written; made anew, it is the same."""
 

@@ -10,6 +10,7 @@ from pags.classifiers.foreign import Normalisation
 from pags.classifiers.libraries import IMAGENET_MEAN, IMAGENET_STD, torchvision_names
 from pags.errors import UsageError
 from pags.shipped import CLASSIFIERS, shipped
+from pags.store import expanded
 
 FILES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".pkl", ".bin", ".tar", ".model", ".pt2", ".onnx")
 
@@ -72,20 +73,20 @@ def parsed(text: str) -> Spec:
     Raises:
         UsageError: it means nothing, or has an option that its kind does not take.
     """
-    if Path(text).expanduser().is_file():
-        return Spec("file", str(Path(text).expanduser()), {})
+    if expanded(text).is_file():
+        return Spec("file", str(expanded(text)), {})
     body, _, query = text.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     kind, _, rest = body.partition(":")
     if kind not in OPTIONS or kind in {"file", "python"}:
-        path = Path(body).expanduser()
+        path = expanded(body)
         is_file = path.is_file() or (path.suffix in FILES and ":" not in body)
         module, _, function = body.rpartition(":")
         kind, rest = ("file", str(path)) if is_file else ("python", body)
         if not is_file and not (module and function.isidentifier()):
             raise _unknown(text)
     elif kind in {"madry", "robustbench"} and rest:
-        rest = str(Path(rest).expanduser())
+        rest = str(expanded(rest))
     if not rest or (query and not options):
         raise _unknown(text)
     if kind == "pags" and not query:

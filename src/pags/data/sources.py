@@ -20,6 +20,7 @@ from pags.data.torchvision_sources import found, open_torchvision, remotes
 from pags.errors import PagsError, UsageError
 from pags.plugins import Plugin, failed, is_plugin, load_plugin
 from pags.seeds import generator
+from pags.store import expanded
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _parsed(spec: str) -> tuple[str, Path | None, dict[str, Any]]:
             if source.takes_path
             else "the folder of data sets in the variable PAGS_DATA",
         )
-    return name, Path(path).expanduser() if colon else None, _options(source.options, name, query)
+    return name, expanded(path) if colon else None, _options(source.options, name, query)
 
 
 def _options(kinds: Mapping[str, type], name: str, query: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Why a classifier is at chance: other normalisations, and other orders of the classes, tried around it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from pags.data.imageset import ImageSet
 from pags.errors import PagsError
 from pags.measure.intervals import wilson_interval
 from pags.records import Record
+from pags.store import expanded
 
 MOST = 512
 """Images that are tried at most."""
@@ -72,7 +72,7 @@ def orders(data: ImageSet) -> dict[str | None, torch.Tensor]:
 
 def _others(spec: str, channels: int, statistics: tuple[Sequence[float], ...]) -> Iterator[str]:
     """The spec with each of the usual normalisations in place of its own."""
-    body, _, query = (spec, "", "") if Path(spec).expanduser().is_file() else spec.partition("?")
+    body, _, query = (spec, "", "") if expanded(spec).is_file() else spec.partition("?")
     own = [
         part for part in query.split("&") if part.partition("=")[0] not in {"", "mean", "std", "normalise"}
     ]

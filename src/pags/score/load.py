@@ -31,7 +31,7 @@ from pags.score.edm.published import network_in
 from pags.score.foreign import DiffusersDenoiser, from_diffusers
 from pags.score.unet import UNetDenoiser
 from pags.shipped import DENOISER, shipped
-from pags.store import Record, read_safetensors
+from pags.store import Record, expanded, read_safetensors
 
 WIDEST, LONGEST = 65536, 12  # of a U-Net: channels and levels
 
@@ -93,7 +93,7 @@ def load_denoiser(path: Path | str, *, which: str = "ema") -> LoadedDenoiser:
     path = located(path)
     if not Path(path).exists() and is_plugin(str(path)):
         return _of_user(load_plugin(str(path)))
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return from_diffusers(path)
     if path.suffix == ".pkl":
