@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pags.figures.sweeps import along, described
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
+
+from pags.figures.sweeps import UNTRAINED, along, described
 from pags.report.pages import write_report
 from pags.report.words import strip_models, subject_title
 from pags.store import Store
@@ -97,6 +99,37 @@ def headline(study: str) -> str:
     return table(heading, rows)
 
 
+def correlations(study: str) -> str:
+    """Spearman's rank correlation over all trained networks of a study: what goes with alignment."""
+    record: Any = Store(RESULTS / study).read_record("records/sweep.json")
+    trained = [found for found in record["models"] if found["objective"] != UNTRAINED]
+    norm = record["settings"]["measures"]["norm"]
+
+    def of(group: str, column: str) -> list[float]:
+        return [found[group][column]["estimate"] for found in trained]
+
+    similar, shuffled = of("means", "lpips logit"), of("means", "shuffled lpips logit")
+    alignments = {
+        "1 − LPIPS with the score": similar,
+        "… above that with another image’s score": [a - b for a, b in zip(similar, shuffled, strict=True)],
+        "cosine with the Bayes direction": of("means", "bayes cosine logit"),
+    }
+    beside = {
+        "−ρ1": [-value for value in of("ratios", "rho1")],
+        f"−off/on, norm {norm:.3g}": [-value for value in of("ratios", f"off/on {norm:.4g}")],
+        "power at low frequencies": of("means", "low frequency logit"), "accuracy": of("means", "correct"),
+    }  # fmt: skip
+    rows = [
+        [name, *(ranked(values, each) for each in alignments.values())] for name, values in beside.items()
+    ]
+    return table([f"rank correlation, {len(trained)} networks", *alignments], rows)
+
+
+def ranked(a: list[float], b: list[float]) -> str:
+    """Their rank correlation."""
+    return f"{spearmanr(a, b).statistic:.2f}".replace("-", "−")
+
+
 def audits(study: str) -> str:
     """One row per network that others trained: how, and the headline quantities."""
     record: Any = Store(RESULTS / study).read_record("audit.json")
@@ -178,7 +211,8 @@ def table(heading: list[str], rows: list[list[str]]) -> str:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    "headline": headline, "models": models, "verdicts": verdicts, "audits": audits, "estimates": estimates,
+    "headline": headline, "models": models, "verdicts": verdicts, "audits": audits,
+    "correlations": correlations, "estimates": estimates,
 }  # fmt: skip
 """What a mark in a text may name."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from conftest import seeded
 from pags.auditing import EvaluationSet, Measures
 from pags.data.imageset import ImageSet
-from pags.experiments import audit, distractor, estimators, experiment, generation, training  # noqa: F401
+from pags.experiments import audit, bayes, distractor, estimators, experiment, generation, training  # noqa: F401
 from pags.experiments.cache import STAGES, Cache, Lazy, Made, Stage, columns, identity
 from pags.experiments.classifiers import Training
 from pags.experiments.problems import GenerateSettings
@@ -152,3 +152,21 @@ def test_stages_are_found_by_their_names() -> None:
         assert only_here(torch.ones(1))["values"] == 1
     finally:
         del STAGES["only_here"]
+
+
+def test_every_column_is_measured_in_exact_float32(tmp_path: Path) -> None:
+    """Whatever is kept as columns, by whichever function: some of them did not ask for it themselves."""
+
+    def precisions() -> dict[str, Tensor]:
+        exact = torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+        return {"exact": torch.tensor([float(exact)])}
+
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        assert Cache(Store(tmp_path)).made(Stage(precisions, "measures", 1)).value()["exact"].tolist() == [1]
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

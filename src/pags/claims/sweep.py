@@ -269,7 +269,7 @@ CLAIMS = (
     ),
     Claim(
         "on-robustness-costs-training-loss", "3.3, Argument 1",
-        "Robustness on the manifold, unlike that off it, is paid for in training loss.",
+        "Excessive strength makes models robust on the manifold at the price of training loss.",
         "fall of ln on and rise of ln training loss from the last accurate to the last strength",
         _on_falls_with("training loss", -1),
     ),

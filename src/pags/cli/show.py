@@ -81,8 +81,8 @@ def finish(answer: Mapping[str, Any], files: Sequence[Path] = ()) -> None:
     elif Output.form == "quiet":
         print("\n".join(named or [" ".join(f"{name} {value}" for name, value in answer.items())]))
     elif files:
-        said = "\n".join(["wrote", *(f"  {name}" for name in _in_short(files))])
-        console.print(said, markup=False, soft_wrap=True)  # a path is copied whole
+        lines = ["wrote", *(f"  {name}" for name in _in_short(files))]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)  # a path is copied whole
 
 
 def _in_short(files: Sequence[Path]) -> list[str]:

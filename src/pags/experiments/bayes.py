@@ -17,7 +17,7 @@ from pags.seeds import ImageDraws, generator
 
 RECORD = "records/bayes.json"
 SIGMAS = (0.2, 0.5, 1.0)
-"""Noise levels, in EDM's unit: the paper's, a lower and a higher one."""
+"""Noise levels, in EDM's unit: a lower one than the paper's, the paper's, and a higher one."""
 IMAGES = 100
 """Images that are measured, at most: one look at an image takes hundreds of calls of the denoiser."""
 DIRECTIONS = 2
@@ -26,12 +26,7 @@ LEVELS, DRAWS = 12, 1
 
 
 @columns("measures")
-def measures_of_bayes(
-    evaluation: EvaluationSet,
-    denoiser: Any,
-    sigma: float,
-    directions: int,
-) -> Columns:
+def measures_of_bayes(evaluation: EvaluationSet, denoiser: Any, sigma: float) -> Columns:
     """Accuracy, and the change of the output on and off the manifold, of the denoiser's own classifier."""
     asked, found = evaluation.measures, list[Columns]()
     assert asked.norm is not None
@@ -44,7 +39,7 @@ def measures_of_bayes(
         draws = ImageDraws(asked.seed, "directions", places=part.places.tolist())
         with torch.no_grad():
             changes = equal_norm(
-                model, data.images, basis, (asked.norm,), size=evaluation.size, directions=directions,
+                model, data.images, basis, (asked.norm,), size=evaluation.size, directions=asked.directions,
                 change=asked.change, draws=draws,
             )  # fmt: skip
             right = predict(model, data.images).argmax(1) == data.labels
@@ -68,17 +63,13 @@ def bayes_line(experiment: Experiment, progress: Progress = lambda what, share: 
     made, images = experiment.estimators, experiment.data.test.take(slice(0, IMAGES))
     evaluation = experiment.evaluation_of(
         images, denoiser=None, second=None, targets=("logit",), metrics=(), attacked=False,
-        norms=(experiment.settings.measures.norm,),
+        norms=(experiment.settings.measures.norm,), directions=DIRECTIONS,
     )  # fmt: skip
     levels = []
     for place, sigma in enumerate(SIGMAS):
         progress(f"the Bayes classifier at σ = {sigma:g}", place / len(SIGMAS))
         found = experiment.cache.made(
-            measures_of_bayes,
-            evaluation=evaluation,
-            denoiser=made.denoiser,
-            sigma=sigma,
-            directions=DIRECTIONS,
+            measures_of_bayes, evaluation=evaluation, denoiser=made.denoiser, sigma=sigma
         ).value()
         draws = generator(experiment.settings.seed, "bayes line")
         resamples = experiment.settings.resamples
@@ -90,10 +81,7 @@ def bayes_line(experiment: Experiment, progress: Progress = lambda what, share: 
             | {name: value.to_record() for name, value in means.items()}
         )
     record = {
-        "norm": evaluation.measures.norm,
-        "images": len(images),
-        "directions": DIRECTIONS,
-        "levels": levels,
-    }
+        "norm": evaluation.measures.norm, "images": len(images), "directions": DIRECTIONS, "levels": levels
+    }  # fmt: skip
     experiment.store.write_record(RECORD, record)
     return record

@@ -31,6 +31,7 @@ from pags.store import DamagedArtefact, Slot, Store, fingerprint
 from pags.training.fit import EpochRecord, Plan, epochs
 from pags.training.objectives import Objective
 from pags.training.parallel import make_fabric
+from pags.training.precision import exact_float32
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
@@ -283,7 +284,8 @@ class Made(Generic[T]):
         """
         store, arguments = self.cache.store, {n: _resolved(v) for n, v in self.arguments.items()}
         if self.stage.blank is None:
-            made: Any = self.stage.make(**arguments)
+            with exact_float32():
+                made: Any = self.stage.make(**arguments)
             store.write_tensors(self.file, made, {"recipe": self.recipe})
             return
         work = Work(store.slot(self.state), self.cache.device, self.identity, **hooks)

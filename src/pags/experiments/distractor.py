@@ -23,7 +23,7 @@ from pags.experiments.cache import Cache, Columns, Made, Report, columns, identi
 from pags.experiments.classifiers import Subject, Training, network_of, trained
 from pags.experiments.engines import Progress, Task, one_thread, run_tasks
 from pags.experiments.experiment import first_of_each_class
-from pags.experiments.plan import left, why_not
+from pags.experiments.plan import diverged, left
 from pags.experiments.settings import Common, DistractorSettings, Variant
 from pags.measure.distractor import energy_on_signal, pixels_on_signal, relative_noise_robustness
 from pags.measure.gradients import input_gradient
@@ -137,8 +137,8 @@ class Distractor:
 
     @cached_property
     def missing(self) -> dict[str, str]:
-        """The tasks whose training diverged, with the reason, once all are done."""
-        return {task.name: why for task in self.tasks() if (why := why_not(self.store.root, task.file))}
+        """The networks whose training diverged, with the reason, once all tasks are done."""
+        return diverged(self.store.root, self.tasks())
 
     @property
     def variants(self) -> list[Variant]:

@@ -160,12 +160,10 @@ class Experiment:
 
     def measured(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Made[Columns]:
         """The columns of one classifier, to be."""
-        given = (
-            {"evaluation": evaluation}
-            if evaluation
-            else {"evaluation": self.evaluation, "fitted": self.fitted}
+        fitted = None if evaluation else self.fitted
+        return self.cache.made(
+            measures, model=subject.network, evaluation=evaluation or self.evaluation, fitted=fitted
         )
-        return self.cache.made(measures, model=subject.network, **given)
 
     def columns(self, subject: Subject, evaluation: EvaluationSet | None = None) -> Columns:
         """Everything that is measured of one classifier."""

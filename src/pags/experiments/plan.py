@@ -205,6 +205,11 @@ def why_not(root: Path, *files: str) -> str:
     return f"its training diverged: {found[0]['got'].partition(';')[0]}" if found else ""
 
 
+def diverged(root: Path, tasks: Iterable[Any]) -> dict[str, str]:
+    """The tasks that can never be done, by name, with the reason, once all others are."""
+    return {task.name: why for task in tasks if (why := why_not(root, task.file))}
+
+
 def left(of: list[T], missing: Mapping[str, str]) -> list[T]:
     """What is left of things that are compared.
 

@@ -23,7 +23,7 @@ from pags.experiments.cache import Columns, Made, Report, identity
 from pags.experiments.classifiers import Subject, Training, loaded, network_of, trained
 from pags.experiments.engines import Progress, Task, one_thread, run_tasks
 from pags.experiments.experiment import Experiment, first_of_each_class
-from pags.experiments.plan import left, why_not
+from pags.experiments.plan import diverged, left
 from pags.experiments.settings import ExperimentSettings, TransferSettings
 from pags.records import Record
 from pags.store import Store, fingerprint
@@ -84,8 +84,8 @@ class Transfer:
 
     @cached_property
     def missing(self) -> dict[str, str]:
-        """The tasks whose training diverged, with the reason, once all are done."""
-        return {task.name: why for task in self.tasks() if (why := why_not(self.store.root, task.file))}
+        """The networks whose training diverged, with the reason, once all tasks are done."""
+        return diverged(self.store.root, self.tasks())
 
     @property
     def made(self) -> list[float]:
