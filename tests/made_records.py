@@ -64,7 +64,7 @@ def model(
                 f"shuffled smooth 0.1 {column}": about(0.3 - by),
                 f"floor {metric} {kind}": about(0.15 - by), f"ceiling {metric} {kind}": about(0.8 - by),
             }  # fmt: skip
-        means[f"bayes cosine {target}"] = about(0.1 * step)
+        means[f"bayes cosine {target}"] = about(0.1 * step - 0.00402)
     ratios = {f"off/on {norm:g}": about(1.3 - 0.25 * step) for norm in NORMS} | {
         "rho1": about(0.6 - 0.1 * step)
     }
